@@ -1,0 +1,222 @@
+//! The few traits of AlloyForge, each with two implementors or a test fake.
+//!
+//! A key decision: the [`Backend`] is not a tensor algebra. It has one call for each phase of a
+//! decoder, over buffers that it took when the model was loaded. Two threads that spin join in well
+//! under a microsecond and the activations of one phase serve several products, so a layer of five
+//! phases costs a fraction of a graph of twenty-four nodes; and a phase that owns its buffers can
+//! reuse them and can drop the weights that it repacked, which an operator on somebody else's tensor
+//! cannot.
+#![forbid(unsafe_code)]
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use alloyforge_types::{
+    Batch, BlockId, DType, KvType, ModelSpec, QuantType, Result, Role, TensorView, Weight,
+};
+
+/// A model file, or several that make one: tensors by name, borrowed from mapped memory.
+///
+/// Everything it gives has been checked when it was opened: shapes, sizes, offsets.
+pub trait TensorStore: Send + Sync {
+    /// The file as the caller named it, for errors.
+    fn label(&self) -> &str;
+
+    /// Every tensor's name, in the file's order.
+    fn names(&self) -> Vec<&str>;
+
+    /// The tensor called `name`.
+    fn tensor(&self, name: &str) -> Option<TensorView<'_>>;
+}
+
+/// A model's weights by role: the family's names, splits and turns are behind it.
+pub trait WeightSource: Send + Sync {
+    /// The weight for `role`, its shape checked against the model's spec.
+    ///
+    /// # Errors
+    /// `Format` where the file lacks it or its shape is wrong.
+    fn weight(&self, role: Role) -> Result<Weight<'_>>;
+}
+
+/// Told how far a long task is, from 0 to 1.
+pub type Progress = Arc<dyn Fn(f32) + Send + Sync>;
+
+/// What a backend is told when it loads a model.
+#[derive(Clone)]
+pub struct LoadOptions {
+    /// The type that unquantised weights are computed in; `None`: the backend's choice.
+    pub dtype: Option<DType>,
+    /// The type that weight matrices are turned into; `None`: as the file has them.
+    pub quantize: Option<QuantType>,
+    /// The type of cached keys and values; `None`: the backend's choice.
+    pub kv_type: Option<KvType>,
+    /// Threads for computing; `None`: the physical cores that the process may use.
+    pub threads: Option<usize>,
+    /// Most rows in one step.
+    pub max_rows: usize,
+    /// Most rows whose logits are asked for in one step.
+    pub max_logit_rows: usize,
+    /// Told how far loading is.
+    pub progress: Option<Progress>,
+}
+
+/// Bytes that a loaded model holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// Weights, in bytes.
+    pub weights: u64,
+    /// The KV cache, in bytes.
+    pub kv: u64,
+    /// Buffers between phases, in bytes.
+    pub workspace: u64,
+}
+
+/// A decoder's phases on one device.
+///
+/// A step is `begin`, `embed`, then for each layer `qkv`, `attend`, `output`, `mlp`, then
+/// `final_norm` and `logits`. The backend keeps the residual stream and everything between phases.
+/// What a row comes to depends on its own sequence alone: on the native backend bit for bit, whatever
+/// the batch, the chunks and the count of threads.
+pub trait Backend: Send {
+    /// The device, by the name the public API uses.
+    fn device(&self) -> &str;
+
+    /// The type of cached keys and values.
+    fn kv_type(&self) -> KvType;
+
+    /// Threads that compute; 0 where the device has none of its own.
+    fn threads(&self) -> usize;
+
+    /// Bytes held.
+    fn memory(&self) -> MemoryUse;
+
+    /// Takes the KV cache: `blocks[g]` blocks for KV group `g`, once, before the first step.
+    ///
+    /// # Errors
+    /// `OutOfMemory`, and then nothing was taken.
+    fn reserve_kv(&mut self, blocks: &[usize]) -> Result<()>;
+
+    /// Takes a step's batch. The batch has been checked against the spec and the options by the
+    /// caller; it stays unchanged until the next `begin`.
+    ///
+    /// # Errors
+    /// `Device`, `OutOfMemory`.
+    fn begin(&mut self, batch: &Batch) -> Result<()>;
+
+    /// Residual stream = scaled token embeddings, spliced rows as they are.
+    ///
+    /// # Errors
+    /// `Device`.
+    fn embed(&mut self) -> Result<()>;
+
+    /// Norm, q, k and v with biases, q/k norm, rotary embedding; k and v into the cache.
+    ///
+    /// # Errors
+    /// `Device`.
+    fn qkv(&mut self, layer: usize) -> Result<()>;
+
+    /// Softmax attention of the queries over the cache.
+    ///
+    /// # Errors
+    /// `Device`.
+    fn attend(&mut self, layer: usize) -> Result<()>;
+
+    /// Output product, bias, norm after, residual.
+    ///
+    /// # Errors
+    /// `Device`.
+    fn output(&mut self, layer: usize) -> Result<()>;
+
+    /// Norm, gated MLP or experts, norm after, residual.
+    ///
+    /// # Errors
+    /// `Device`.
+    fn mlp(&mut self, layer: usize) -> Result<()>;
+
+    /// The norm before the head, of the rows whose logits are asked for.
+    ///
+    /// # Errors
+    /// `Device`.
+    fn final_norm(&mut self) -> Result<()>;
+
+    /// Logits of the asked rows, scaled and capped, into `out`, of shape `[logit_rows, vocab]`.
+    ///
+    /// # Errors
+    /// `Device`.
+    fn logits(&mut self, out: &mut [f32]) -> Result<()>;
+
+    /// Copies whole blocks of one KV group, each from the first of a pair to the second.
+    ///
+    /// # Errors
+    /// `Device`.
+    fn copy_blocks(&mut self, group: usize, pairs: &[(BlockId, BlockId)]) -> Result<()>;
+}
+
+/// A model that the engine can step, whatever is behind it.
+pub trait Model: Send {
+    /// What it is.
+    fn spec(&self) -> &ModelSpec;
+
+    /// The device, by the name the public API uses.
+    fn device(&self) -> &str;
+
+    /// The type of cached keys and values.
+    fn kv_type(&self) -> KvType;
+
+    /// Threads that compute.
+    fn threads(&self) -> usize;
+
+    /// Bytes held.
+    fn memory(&self) -> MemoryUse;
+
+    /// As [`Backend::reserve_kv`].
+    ///
+    /// # Errors
+    /// `OutOfMemory`, and then nothing was taken.
+    fn reserve_kv(&mut self, blocks: &[usize]) -> Result<()>;
+
+    /// Runs one step; `logits` is resized to `[logit_rows, vocab]`.
+    ///
+    /// # Errors
+    /// `Device`, `OutOfMemory`; `Internal` for a batch that contradicts itself.
+    fn forward(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<()>;
+
+    /// As [`Backend::copy_blocks`].
+    ///
+    /// # Errors
+    /// `Device`.
+    fn copy_blocks(&mut self, group: usize, pairs: &[(BlockId, BlockId)]) -> Result<()>;
+}
+
+/// Text to token ids and back.
+pub trait Tokenizer: Send + Sync {
+    /// One more than the highest id.
+    fn vocab_size(&self) -> usize;
+
+    /// The ids of `text`, without BOS and EOS. Special tokens written in the text become their ids
+    /// where `special`, and stay ordinary text otherwise.
+    ///
+    /// # Errors
+    /// `InvalidRequest` where the vocabulary cannot express the text.
+    fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>>;
+
+    /// The bytes that `id` adds to a text that has begun; special tokens give their text. `None` for
+    /// an id outside the vocabulary.
+    fn token_bytes(&self, id: u32) -> Option<Cow<'_, [u8]>>;
+
+    /// Whether the text of an answer leaves `id` out: a special or control token.
+    fn is_special(&self, id: u32) -> bool;
+
+    /// The id of the token spelled `piece`, special ones included.
+    fn token_id(&self, piece: &str) -> Option<u32>;
+
+    /// Whether the decoded text of a whole sequence drops one leading space (SentencePiece's dummy
+    /// prefix).
+    fn strips_leading_space(&self) -> bool;
+
+    /// The token that begins a sequence, and whether it is put before a prompt by default.
+    fn bos(&self) -> (Option<u32>, bool);
+
+    /// The tokens that end an answer.
+    fn eos(&self) -> &[u32];
+}

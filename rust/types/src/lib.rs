@@ -1,0 +1,33 @@
+//! Plain data that every room of AlloyForge shares, and the one error type.
+//!
+//! Nothing here reads a file, owns a tensor or runs on a device. A type that two rooms exchange is
+//! defined once, in this crate, so that the arrows between rooms point one way: implementations use
+//! `interfaces`, `interfaces` use `types`, and `types` use nobody.
+//!
+//! The centre is [`ModelSpec`]: a decoder described layer by layer on independent axes, each an enum
+//! or a number. A family is a translation from its configuration file into that description; no
+//! forward pass ever asks which family it runs.
+#![forbid(unsafe_code)]
+
+mod batch;
+mod dtype;
+mod error;
+mod metadata;
+mod role;
+mod rope;
+mod sampling;
+mod spec;
+mod tensor;
+
+pub use batch::{Batch, BlockId, EmbedSpan, NO_BLOCK, SequenceStep};
+pub use dtype::{BLOCK_LEN, DType, KvType, QuantType};
+pub use error::{Error, Result};
+pub use metadata::{MetaArray, MetaValue, Metadata};
+pub use role::{ExpertRole, LayerRole, Role};
+pub use rope::{RopeLayout, RopeScaling, RopeSpec, RopeTable};
+pub use sampling::{DryParams, Mirostat, Priority, SamplingParams, XtcParams};
+pub use spec::{
+    Activation, AttentionSpec, KvGroup, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement, QkNorm,
+    RouterOrder,
+};
+pub use tensor::{TensorView, Weight};

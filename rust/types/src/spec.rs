@@ -1,0 +1,226 @@
+//! A decoder described layer by layer.
+
+use crate::{KvType, RopeSpec};
+
+/// Where a block's norms stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NormPlacement {
+    /// `x + f(norm(x))`: most families.
+    Pre,
+    /// `x + norm(f(x))`: Olmo2.
+    Post,
+    /// `x + norm(f(norm(x)))`: Gemma 2 and 3.
+    Sandwich,
+}
+
+impl NormPlacement {
+    /// Whether a norm stands before attention and before the MLP.
+    pub fn has_pre(self) -> bool {
+        matches!(self, Self::Pre | Self::Sandwich)
+    }
+
+    /// Whether a norm stands after attention and after the MLP, before the residual.
+    pub fn has_post(self) -> bool {
+        matches!(self, Self::Post | Self::Sandwich)
+    }
+}
+
+/// The norm on queries and keys, before the rotary embedding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum QkNorm {
+    /// None.
+    None,
+    /// RMS over each head's vector, one weight for all heads: Qwen3, Gemma 3.
+    PerHead,
+    /// RMS over all heads together: Olmo2.
+    FullWidth,
+}
+
+/// What stands between a gated MLP's two input products and its output product.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Activation {
+    /// `silu(gate) * up`.
+    Silu,
+    /// `gelu(gate) * up` with the tanh approximation.
+    GeluTanh,
+    /// `gelu(gate) * up` with the error function.
+    Gelu,
+    /// GPT-OSS: `g * sigmoid(alpha * g) * (u + 1)` with `g = min(gate, limit)` and
+    /// `u = clamp(up, -limit, limit)`.
+    ClampedSwiglu {
+        /// The slope inside the sigmoid.
+        alpha: f32,
+        /// The bound.
+        limit: f32,
+    },
+}
+
+/// How a router's logits become expert weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RouterOrder {
+    /// Softmax over the chosen experts' logits: Mixtral, GPT-OSS.
+    TopKThenSoftmax,
+    /// Softmax over all experts, then the choice.
+    SoftmaxThenTopK {
+        /// Whether the chosen weights are divided by their sum: Qwen3-MoE with `norm_topk_prob`.
+        renormalise: bool,
+    },
+}
+
+/// A mixture of experts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MoeSpec {
+    /// Experts in the layer.
+    pub num_experts: usize,
+    /// Experts each token takes.
+    pub experts_per_token: usize,
+    /// Width of one expert.
+    pub ff_dim: usize,
+    /// The experts' activation.
+    pub activation: Activation,
+    /// How logits become weights. Of equal logits the expert with the lower index wins.
+    pub order: RouterOrder,
+    /// Whether the router has a bias.
+    pub has_router_bias: bool,
+    /// Whether every expert's three products have biases.
+    pub has_expert_bias: bool,
+}
+
+/// A layer's MLP.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum MlpSpec {
+    /// `down(activation(gate(x), up(x)))`.
+    Dense {
+        /// Width between.
+        ff_dim: usize,
+        /// The activation.
+        activation: Activation,
+    },
+    /// A mixture of experts.
+    Moe(MoeSpec),
+}
+
+/// A layer's attention.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttentionSpec {
+    /// Query heads.
+    pub num_heads: usize,
+    /// Key and value heads; divides `num_heads`.
+    pub num_kv_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// The factor on query times key.
+    pub scale: f32,
+    /// The norm on queries and keys.
+    pub qk_norm: QkNorm,
+    /// Index into [`ModelSpec::ropes`]; `None`: no position at all on this layer.
+    pub rope: Option<usize>,
+    /// Tokens that a token sees, itself included; `None`: all before it.
+    pub window: Option<usize>,
+    /// Logits become `cap * tanh(logit / cap)`.
+    pub softcap: Option<f32>,
+    /// One more logit a head in the softmax's sum, without a value: GPT-OSS.
+    pub has_sinks: bool,
+    /// Whether q, k and v have biases.
+    pub has_qkv_bias: bool,
+    /// Whether the output has a bias.
+    pub has_o_bias: bool,
+}
+
+/// One layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerSpec {
+    /// Its attention.
+    pub attention: AttentionSpec,
+    /// Its MLP.
+    pub mlp: MlpSpec,
+    /// Where its norms stand.
+    pub norms: NormPlacement,
+    /// Index into [`ModelSpec::kv_groups`].
+    pub kv_group: usize,
+}
+
+/// Layers that keep the same tokens in the KV cache and so share block tables.
+///
+/// A block of a group holds [`BLOCK_LEN`](crate::BLOCK_LEN) tokens of every layer in the group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KvGroup {
+    /// The layers, ascending.
+    pub layers: Vec<usize>,
+    /// Tokens that the layers see; blocks wholly behind it may be given back.
+    pub window: Option<usize>,
+}
+
+/// A decoder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelSpec {
+    /// The family's name, for people: never a switch in a forward pass.
+    pub architecture: String,
+    /// Rows of the embedding and the head.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_dim: usize,
+    /// Most tokens that the model was made for.
+    pub context_len: usize,
+    /// The layers, first to last.
+    pub layers: Vec<LayerSpec>,
+    /// The rotary embeddings that layers refer to.
+    pub ropes: Vec<RopeSpec>,
+    /// The KV groups that layers refer to.
+    pub kv_groups: Vec<KvGroup>,
+    /// Added to the mean square in every RMS norm.
+    pub norm_eps: f32,
+    /// The factor on token embeddings (not on spliced ones).
+    pub embedding_scale: f32,
+    /// The factor on what each block adds to the residual stream: Granite.
+    pub residual_scale: f32,
+    /// The factor on logits.
+    pub logit_scale: f32,
+    /// Logits become `cap * tanh(logit / cap)`.
+    pub logit_softcap: Option<f32>,
+    /// Whether the head is the embedding matrix.
+    pub has_tied_head: bool,
+    /// Whether the head has a bias.
+    pub has_head_bias: bool,
+}
+
+impl ModelSpec {
+    /// Groups the layers by window and fills [`ModelSpec::kv_groups`] and each layer's index.
+    pub fn assign_kv_groups(&mut self) {
+        self.kv_groups.clear();
+        for (i, layer) in self.layers.iter_mut().enumerate() {
+            let window = layer.attention.window;
+            layer.kv_group = match self.kv_groups.iter().position(|g| g.window == window) {
+                Some(group) => group,
+                None => {
+                    self.kv_groups.push(KvGroup { layers: Vec::new(), window });
+                    self.kv_groups.len() - 1
+                }
+            };
+            self.kv_groups[layer.kv_group].layers.push(i);
+        }
+    }
+
+    /// Bytes that one token takes in the cache of `group`: keys and values of all its layers.
+    pub fn kv_token_bytes(&self, group: usize, ty: KvType) -> usize {
+        self.kv_groups[group]
+            .layers
+            .iter()
+            .map(|&i| {
+                let a = &self.layers[i].attention;
+                2 * a.num_kv_heads * ty.vector_bytes(a.head_dim)
+            })
+            .sum()
+    }
+
+    /// The sequence length beyond which a rotary embedding changes, so that a sequence which grows
+    /// over it must be computed again from its start; the least of all.
+    pub fn rope_changes_after(&self) -> Option<usize> {
+        self.ropes.iter().filter_map(RopeSpec::changes_after).min()
+    }
+}

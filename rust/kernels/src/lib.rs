@@ -1,1 +1,15 @@
-//! TODO
+//! Arithmetic on slices: block types, products, attention, norms, and the threads that run them.
+//!
+//! A key decision: nothing here knows a model. A kernel takes slices and numbers, works on one
+//! thread, allocates nothing and is told which instruction set it may use by a value that only
+//! detection can make ([`isa::Isa`]); who calls it cuts the work into pieces and hands them to the
+//! [`pool::Pool`]. So a faster kernel replaces a plain one without a caller noticing.
+//!
+//! Results are reproducible by construction. Every sum has one order that follows from its own
+//! length alone: sixteen lanes, each adding every sixteenth term with one fused multiply-add, folded
+//! in halves at the end ([`isa::Simd`]). Neither the tile that a number is computed in, nor the other
+//! rows of the batch, nor the count of threads enters, and AVX2 and AVX-512 agree bit for bit.
+//!
+//! Beside each kernel stands a naive form in [`mod@reference`], which the tests hold it against.
+
+pub mod isa;

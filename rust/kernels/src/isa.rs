@@ -1,0 +1,228 @@
+//! Instruction sets as values, and the one place where a kernel is bound to one.
+//!
+//! A token such as [`x86::Avx2`] exists only where detection has found the instructions, so a kernel
+//! that is given one needs no further check. Kernels are written once, over [`Simd`], and
+//! [`Isa::run`] compiles them for each set.
+
+mod portable;
+#[cfg(target_arch = "x86_64")]
+pub mod x86;
+
+pub use portable::Portable;
+
+/// Numbers in one vector, on every instruction set.
+///
+/// Sets with narrower registers use several, so that the order of every sum is the same.
+pub const LANES: usize = 16;
+
+/// Sixteen f32 lanes.
+///
+/// Implementations are `#[inline(always)]`, and so must be everything between [`Isa::run`] and them:
+/// only then do the instructions end up in a function that may use them.
+pub trait Simd: Copy + Send + Sync + 'static {
+    /// Sixteen numbers.
+    type V: Copy;
+
+    /// Whether there are registers for a tile of 4 by 4 sums; 2 by 2 otherwise.
+    const HAS_WIDE_TILE: bool;
+
+    /// `x` in every lane.
+    fn splat(self, x: f32) -> Self::V;
+
+    /// The lanes from memory.
+    fn load(self, from: &[f32; LANES]) -> Self::V;
+
+    /// The lanes to memory.
+    fn store(self, v: Self::V, to: &mut [f32; LANES]);
+
+    /// Sixteen IEEE halves, widened.
+    fn load_f16(self, from: &[u16; LANES]) -> Self::V;
+
+    /// `a + b`.
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// `a * b`.
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// `a * b + c`, rounded once where the machine can.
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+
+    /// `a * b + c` of single numbers, rounded as [`mul_add`](Self::mul_add) rounds.
+    fn mul_add_scalar(self, a: f32, b: f32, c: f32) -> f32;
+
+    /// Up to sixteen numbers in the first lanes and zeros in the rest.
+    #[inline(always)]
+    fn load_part(self, from: &[f32]) -> Self::V {
+        let mut lanes = [0.0; LANES];
+        let n = from.len().min(LANES);
+        lanes[..n].copy_from_slice(&from[..n]);
+        self.load(&lanes)
+    }
+
+    /// The sum of the lanes, folded in halves: lane `i` with `i + 8`, then `i + 4`, and so on.
+    #[inline(always)]
+    fn sum(self, v: Self::V) -> f32 {
+        let mut lanes = [0.0; LANES];
+        self.store(v, &mut lanes);
+        let mut half = LANES / 2;
+        while half > 0 {
+            for i in 0..half {
+                lanes[i] += lanes[i + half];
+            }
+            half /= 2;
+        }
+        lanes[0]
+    }
+}
+
+/// A computation written once for every instruction set.
+pub trait Kernel {
+    /// What it gives.
+    type Output;
+
+    /// Runs it. Must be `#[inline(always)]`, with everything it calls; see [`Simd`].
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// The instruction set that kernels use, found at run time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isa {
+    /// 512-bit registers.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(x86::Avx512),
+    /// 256-bit registers with fused multiply-add.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(x86::Avx2),
+    /// What the compiler makes of plain Rust for the target.
+    Portable(Portable),
+}
+
+impl Isa {
+    /// The best set of this machine.
+    pub fn detect() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if let Some(token) = x86::Avx512::new() {
+                return Self::Avx512(token);
+            }
+            if let Some(token) = x86::Avx2::new() {
+                return Self::Avx2(token);
+            }
+        }
+        Self::Portable(Portable)
+    }
+
+    /// Every set of this machine, the best first.
+    pub fn available() -> Vec<Self> {
+        let mut sets = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            sets.extend(x86::Avx512::new().map(Self::Avx512));
+            sets.extend(x86::Avx2::new().map(Self::Avx2));
+        }
+        sets.push(Self::Portable(Portable));
+        sets
+    }
+
+    /// Its name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => "avx2",
+            Self::Portable(_) => "portable",
+        }
+    }
+
+    /// Runs `kernel`, compiled for this set.
+    #[inline]
+    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(token) => token.enter(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(token) => token.enter(kernel),
+            Self::Portable(token) => kernel.run(token),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// `a * b + c` lane by lane, then the folded sum.
+    struct MulAddSum<'a>(&'a [f32; LANES], &'a [f32; LANES], &'a [f32; LANES]);
+
+    impl Kernel for MulAddSum<'_> {
+        type Output = ([f32; LANES], f32, [f32; LANES]);
+
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> Self::Output {
+            let v = s.mul_add(s.load(self.0), s.load(self.1), s.load(self.2));
+            let mut lanes = [0.0; LANES];
+            s.store(v, &mut lanes);
+            let mut part = [1.0; LANES];
+            s.store(s.add(s.mul(s.splat(2.0), s.load_part(&self.0[..5])), s.splat(0.0)), &mut part);
+            (lanes, s.sum(v), part)
+        }
+    }
+
+    struct Halves<'a>(&'a [u16; LANES]);
+
+    impl Kernel for Halves<'_> {
+        type Output = [f32; LANES];
+
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> Self::Output {
+            let mut lanes = [0.0; LANES];
+            s.store(s.load_f16(self.0), &mut lanes);
+            lanes
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_set_multiplies_adds_and_sums(
+            a in prop::array::uniform16(-4.0f32..4.0),
+            b in prop::array::uniform16(-4.0f32..4.0),
+            c in prop::array::uniform16(-4.0f32..4.0),
+        ) {
+            for isa in Isa::available() {
+                let (lanes, sum, part) = isa.run(MulAddSum(&a, &b, &c));
+                for i in 0..LANES {
+                    let exact = f64::from(a[i]) * f64::from(b[i]) + f64::from(c[i]);
+                    prop_assert!((f64::from(lanes[i]) - exact).abs() < 1e-5, "{}", isa.name());
+                    prop_assert_eq!(part[i], if i < 5 { 2.0 * a[i] } else { 0.0 });
+                }
+                let exact: f64 = lanes.iter().copied().map(f64::from).sum();
+                prop_assert!((f64::from(sum) - exact).abs() < 1e-4);
+            }
+        }
+    }
+
+    #[test]
+    fn every_set_widens_every_half() {
+        for start in (0..=u16::MAX).step_by(LANES) {
+            let halves: [u16; LANES] = std::array::from_fn(|i| start + i as u16);
+            for isa in Isa::available() {
+                let wide = isa.run(Halves(&halves));
+                for (h, w) in halves.iter().zip(wide) {
+                    let want = half::f16::from_bits(*h).to_f32();
+                    assert!(w.to_bits() == want.to_bits() || (w.is_nan() && want.is_nan()), "{}", isa.name());
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn avx2_and_avx512_agree_bit_for_bit() {
+        let (Some(wide), Some(narrow)) = (x86::Avx512::new(), x86::Avx2::new()) else { return };
+        let a: [f32; LANES] = std::array::from_fn(|i| (i as f32 * 0.37).sin());
+        let b: [f32; LANES] = std::array::from_fn(|i| (i as f32 * 1.91).cos());
+        assert_eq!(wide.enter(MulAddSum(&a, &b, &a)), narrow.enter(MulAddSum(&a, &b, &a)));
+    }
+}

@@ -25,7 +25,7 @@ pub use error::{Error, Result};
 pub use metadata::{MetaArray, MetaValue, Metadata};
 pub use role::{ExpertRole, LayerRole, Role};
 pub use rope::{RopeLayout, RopeScaling, RopeSpec, RopeTable};
-pub use sampling::{DryParams, Mirostat, Priority, SamplingParams, XtcParams};
+pub use sampling::{DryBreaker, DryParams, Mirostat, Priority, SamplingParams, XtcParams};
 pub use spec::{
     Activation, AttentionSpec, KvGroup, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement, QkNorm,
     RouterOrder,

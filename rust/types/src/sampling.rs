@@ -1,5 +1,14 @@
 //! What a request says of how its tokens are drawn.
 
+/// A text or token sequence across which DRY counts no repeat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DryBreaker {
+    /// A text, found wherever it falls among the tokens.
+    Text(String),
+    /// Token ids.
+    Tokens(Vec<u32>),
+}
+
 /// Penalty on repeated sequences ("don't repeat yourself", p-e-w 2024).
 #[derive(Debug, Clone, PartialEq)]
 pub struct DryParams {
@@ -9,8 +18,8 @@ pub struct DryParams {
     pub base: f32,
     /// Repeats up to this length, in tokens, go unpunished.
     pub allowed_length: usize,
-    /// Texts across which no repeat is counted.
-    pub sequence_breakers: Vec<String>,
+    /// Sequences across which no repeat is counted.
+    pub sequence_breakers: Vec<DryBreaker>,
 }
 
 /// Exclude top choices: removes the most probable tokens but the last above a threshold
@@ -45,10 +54,12 @@ pub enum Priority {
 
 /// How a request's tokens are drawn. Neutral values switch a stage off.
 ///
-/// The stages act in this order: `logit_bias`, the penalties, DRY, `temperature`, then the
-/// truncations `top_n_sigma`, `top_k`, `typical_p`, `top_p`, `min_p`, XTC, or instead of the
-/// truncations mirostat, then the draw. `temperature = 0` takes the highest logit after the
-/// penalties, the lowest id among equals.
+/// The stages act in this order: a constraint's mask, `logit_bias`, the penalties, DRY,
+/// `temperature`, then the truncations `top_n_sigma`, `top_k`, `typical_p`, `top_p`, `min_p`, XTC, or
+/// instead of the truncations mirostat, then the draw. `temperature = 0` takes the highest logit
+/// after the penalties, the lowest id among equals. The repetition penalty sees prompt and answer,
+/// as transformers has it; the frequency and presence penalties see the answer alone, as OpenAI has
+/// them; DRY sees both.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingParams {
     /// The divisor of the logits; 0 is greedy. Neutral: 1.
@@ -103,7 +114,7 @@ impl Default for SamplingParams {
                 multiplier: 0.0,
                 base: 1.75,
                 allowed_length: 2,
-                sequence_breakers: ["\n", ":", "\"", "*"].map(String::from).to_vec(),
+                sequence_breakers: ["\n", ":", "\"", "*"].map(|s| DryBreaker::Text(s.into())).to_vec(),
             },
             logit_bias: Vec::new(),
             seed: None,

@@ -1,0 +1,526 @@
+//! The chain of stages.
+
+use alloyforge_interfaces::Tokenizer;
+use alloyforge_types::{Error, Result, SamplingParams};
+
+use super::breakers::Breakers;
+use super::candidates::Candidates;
+use super::history::TokenHistory;
+use super::stream::{Purpose, uniform};
+use super::{dry, truncate, validate};
+
+/// One request's way from logits to tokens.
+#[derive(Debug)]
+pub struct Sampler {
+    params: SamplingParams,
+    seed: u64,
+    vocab_size: usize,
+    breakers: Breakers,
+    /// Mirostat's running bound, in bits.
+    mu: f32,
+    logits: Vec<f32>,
+    candidates: Candidates,
+}
+
+/// A drawn token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drawn {
+    /// The token.
+    pub token: u32,
+}
+
+/// What a draw is made from: tokens with weights that a draw is proportional to, the rest have none.
+///
+/// The weights add up to 1, but where XTC has dropped tokens: the others then keep the probabilities
+/// that they had, as llama.cpp reports them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Distribution {
+    /// Tokens with their weights, ascending by token.
+    pub weights: Vec<(u32, f64)>,
+}
+
+impl Sampler {
+    /// A sampler for a request whose drawn seed is `seed` (used where the parameters name none).
+    /// Without a tokenizer, DRY's breakers that are texts have no effect.
+    ///
+    /// # Errors
+    /// `InvalidRequest` naming the parameter that is out of range.
+    pub fn new(
+        params: &SamplingParams,
+        vocab_size: usize,
+        tokenizer: Option<&dyn Tokenizer>,
+        seed: u64,
+    ) -> Result<Self> {
+        validate::check(params, vocab_size)?;
+        let breakers = if params.dry.multiplier > 0.0 {
+            Breakers::new(&params.dry.sequence_breakers, tokenizer)?
+        } else {
+            Breakers::default()
+        };
+        Ok(Self {
+            seed: params.seed.unwrap_or(seed),
+            vocab_size,
+            breakers,
+            mu: params.mirostat.map_or(0.0, |m| 2.0 * m.tau),
+            params: params.clone(),
+            logits: Vec::new(),
+            candidates: Candidates::default(),
+        })
+    }
+
+    /// Draws the token of step `step` from the model's logits. `mask`, where given, has one bit a
+    /// token, 32 a word, set for the tokens that a constraint allows.
+    ///
+    /// # Errors
+    /// `Internal` where a logit is NaN or no token has a logit above negative infinity.
+    pub fn draw(
+        &mut self,
+        logits: &[f32],
+        history: &TokenHistory,
+        step: u64,
+        mask: Option<&[u32]>,
+    ) -> Result<Drawn> {
+        self.process(logits, history, mask)?;
+        if self.params.temperature == 0.0 {
+            return Ok(Drawn { token: self.greedy()? });
+        }
+        let number = uniform(self.seed, step, Purpose::Draw);
+        self.scale();
+        if !self.truncates() {
+            return self.draw_from_all(number);
+        }
+        let dropped = self.truncate(step);
+        let distribution = self.weigh(dropped);
+        let total: f64 = distribution.weights.iter().map(|w| w.1).sum();
+        let mut left = number * total;
+        let mut chosen = distribution.weights.last().copied();
+        for &(token, weight) in &distribution.weights {
+            if left < weight {
+                chosen = Some((token, weight));
+                break;
+            }
+            left -= weight;
+        }
+        let (token, weight) = chosen.ok_or_else(no_token)?;
+        if let Some(m) = self.params.mirostat {
+            let surprise = -(weight / total).log2() as f32;
+            self.mu -= m.eta * (surprise - m.tau);
+        }
+        Ok(Drawn { token })
+    }
+
+    /// The distribution that the draw of step `step` would be made from.
+    ///
+    /// # Errors
+    /// As [`Sampler::draw`].
+    pub fn distribution(
+        &mut self,
+        logits: &[f32],
+        history: &TokenHistory,
+        step: u64,
+        mask: Option<&[u32]>,
+    ) -> Result<Distribution> {
+        self.process(logits, history, mask)?;
+        if self.params.temperature == 0.0 {
+            return Ok(Distribution { weights: vec![(self.greedy()?, 1.0)] });
+        }
+        self.scale();
+        self.candidates.fill(&self.logits);
+        let dropped = self.truncate(step);
+        Ok(self.weigh(dropped))
+    }
+
+    /// Mask, bias and penalties into `self.logits`.
+    fn process(&mut self, logits: &[f32], history: &TokenHistory, mask: Option<&[u32]>) -> Result<()> {
+        if logits.len() != self.vocab_size {
+            return Err(Error::internal(format!(
+                "{} logits for a vocabulary of {}",
+                logits.len(),
+                self.vocab_size
+            )));
+        }
+        self.logits.clear();
+        self.logits.extend_from_slice(logits);
+        let p = &self.params;
+        if let Some(mask) = mask {
+            for (i, l) in self.logits.iter_mut().enumerate() {
+                if mask.get(i / 32).is_none_or(|word| word >> (i % 32) & 1 == 0) {
+                    *l = f32::NEG_INFINITY;
+                }
+            }
+        }
+        for &(token, bias) in &p.logit_bias {
+            if let Some(l) = self.logits.get_mut(token as usize) {
+                *l += bias;
+            }
+        }
+        if p.repetition_penalty != 1.0 || p.frequency_penalty != 0.0 || p.presence_penalty != 0.0 {
+            for (token, counts) in history.counts() {
+                let Some(l) = self.logits.get_mut(token as usize) else { continue };
+                *l = if *l <= 0.0 { *l * p.repetition_penalty } else { *l / p.repetition_penalty };
+                if counts.answer > 0 {
+                    *l -= counts.answer as f32 * p.frequency_penalty + p.presence_penalty;
+                }
+            }
+        }
+        if p.dry.multiplier > 0.0 {
+            dry::apply(&mut self.logits, history.tokens(), &p.dry, &self.breakers);
+        }
+        let nan = logits.iter().chain(&self.logits).any(|l| l.is_nan());
+        if nan { Err(Error::internal("the logits are not numbers (NaN)")) } else { Ok(()) }
+    }
+
+    fn greedy(&self) -> Result<u32> {
+        let mut best = (f32::NEG_INFINITY, None);
+        for (i, &l) in self.logits.iter().enumerate() {
+            if l > best.0 {
+                best = (l, Some(i as u32));
+            }
+        }
+        best.1.ok_or_else(no_token)
+    }
+
+    fn scale(&mut self) {
+        let temperature = self.params.temperature;
+        if temperature != 1.0 {
+            // a quotient that overflows would make equals of different logits: measure from the top
+            let max = self.logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            if max.is_finite() {
+                self.logits.iter_mut().for_each(|l| *l = (*l - max) / temperature);
+            }
+        }
+    }
+
+    fn truncates(&self) -> bool {
+        let p = &self.params;
+        p.mirostat.is_some()
+            || p.top_n_sigma > 0.0
+            || p.top_k > 0
+            || p.typical_p < 1.0
+            || p.top_p < 1.0
+            || p.min_p > 0.0
+            || p.xtc.probability > 0.0
+    }
+
+    /// Fills and cuts the candidates; where XTC dropped some, the highest logit and the total weight
+    /// from before.
+    fn truncate(&mut self, step: u64) -> Option<(f32, f64)> {
+        let Self { params: p, candidates, logits, seed, .. } = self;
+        candidates.fill(logits);
+        if p.mirostat.is_some() {
+            truncate::mirostat(candidates, self.mu);
+            return None;
+        }
+        truncate::top_n_sigma(candidates, p.top_n_sigma);
+        truncate::top_k(candidates, p.top_k);
+        truncate::typical_p(candidates, p.typical_p);
+        truncate::top_p(candidates, p.top_p);
+        truncate::min_p(candidates, p.min_p);
+        if p.xtc.probability > 0.0 && uniform(*seed, step, Purpose::Xtc) < f64::from(p.xtc.probability) {
+            let max = truncate::max_logit(candidates);
+            let before = (max, truncate::total(candidates, max));
+            if truncate::xtc(candidates, p.xtc.threshold) {
+                return Some(before);
+            }
+        }
+        None
+    }
+
+    /// The candidates' weights, ascending by token, as shares of what was there before XTC.
+    fn weigh(&mut self, before: Option<(f32, f64)>) -> Distribution {
+        let (max, total) = before.unwrap_or_else(|| {
+            let max = truncate::max_logit(&mut self.candidates);
+            (max, truncate::total(&self.candidates, max))
+        });
+        let shares = self.candidates.as_slice().iter().map(|c| (c.id, truncate::weight(c, max) / total));
+        let mut weights: Vec<(u32, f64)> = shares.collect();
+        weights.sort_unstable_by_key(|w| w.0);
+        Distribution { weights }
+    }
+
+    /// A draw from the whole vocabulary, in two passes and without a list.
+    fn draw_from_all(&self, number: f64) -> Result<Drawn> {
+        let max = self.logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let weight = |l: f32| if l == max { 1.0 } else { f64::from(l - max).exp() };
+        let total: f64 = self.logits.iter().map(|&l| weight(l)).sum();
+        let mut left = number * total;
+        let mut last = None;
+        for (i, &l) in self.logits.iter().enumerate() {
+            let w = weight(l);
+            if w > 0.0 && l > f32::NEG_INFINITY {
+                last = Some(i as u32);
+                if left < w {
+                    break;
+                }
+                left -= w;
+            }
+        }
+        last.map(|token| Drawn { token }).ok_or_else(no_token)
+    }
+}
+
+fn no_token() -> Error {
+    Error::internal("no token has a logit above negative infinity")
+}
+
+#[cfg(test)]
+mod tests {
+    use alloyforge_types::{DryBreaker, DryParams, Mirostat, XtcParams};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sampler(params: &SamplingParams, vocab: usize) -> Sampler {
+        Sampler::new(params, vocab, None, 0).unwrap()
+    }
+
+    fn weights(params: &SamplingParams, probs: &[f32], tokens: &[u32]) -> Vec<f64> {
+        let logits: Vec<f32> = probs.iter().map(|p| p.ln()).collect();
+        let mut history = TokenHistory::default();
+        tokens.iter().for_each(|&t| history.push(t));
+        let d = sampler(params, probs.len()).distribution(&logits, &history, 0, None).unwrap();
+        let mut all = vec![0.0; probs.len()];
+        d.weights.iter().for_each(|&(t, w)| all[t as usize] = w);
+        all
+    }
+
+    fn assert_close(got: &[f64], want: &[f64]) {
+        assert_eq!(got.len(), want.len());
+        for (g, w) in got.iter().zip(want) {
+            assert!((g - w).abs() < 1e-5, "{got:?} want {want:?}");
+        }
+    }
+
+    const FOUR: [f32; 4] = [0.1, 0.2, 0.3, 0.4];
+
+    /// Published in llama.cpp's `tests/test-sampling.cpp`.
+    #[test]
+    fn published_cases() {
+        let p = SamplingParams::default;
+        let third = 1.0 / 3.0;
+        for (params, want) in [
+            (SamplingParams { temperature: 0.0, ..p() }, [0.0, 0.0, 0.0, 1.0]),
+            (SamplingParams { top_k: 1, ..p() }, [0.0, 0.0, 0.0, 1.0]),
+            (SamplingParams { top_k: 3, ..p() }, [0.0, 2.0 / 9.0, third, 4.0 / 9.0]),
+            (SamplingParams { top_p: 0.0, ..p() }, [0.0, 0.0, 0.0, 1.0]),
+            (SamplingParams { top_p: 0.7, ..p() }, [0.0, 0.0, 3.0 / 7.0, 4.0 / 7.0]),
+            (SamplingParams { top_p: 0.8, ..p() }, [0.0, 2.0 / 9.0, third, 4.0 / 9.0]),
+            (SamplingParams { min_p: 0.26, ..p() }, [0.0, 2.0 / 9.0, third, 4.0 / 9.0]),
+            (SamplingParams { min_p: 0.74, ..p() }, [0.0, 0.0, 3.0 / 7.0, 4.0 / 7.0]),
+            (SamplingParams { min_p: 1.05, ..p() }, [0.0, 0.0, 0.0, 1.0]),
+            (SamplingParams { top_n_sigma: 3.0, ..p() }, [0.1, 0.2, 0.3, 0.4]),
+            (
+                SamplingParams { xtc: XtcParams { probability: 0.99, threshold: 0.09 }, ..p() },
+                [0.1, 0.0, 0.0, 0.0],
+            ),
+            (
+                SamplingParams { xtc: XtcParams { probability: 0.99, threshold: 0.19 }, ..p() },
+                [0.1, 0.2, 0.0, 0.0],
+            ),
+        ] {
+            assert_close(&weights(&params, &FOUR, &[]), &want);
+        }
+        let typical = SamplingParams { typical_p: 0.5, ..p() };
+        assert_close(&weights(&typical, &[0.97, 0.01, 0.01, 0.01], &[]), &[1.0, 0.0, 0.0, 0.0]);
+        assert_close(&weights(&typical, &[0.4, 0.2, 0.2, 0.2], &[]), &[0.0, third, third, third]);
+        let penalties = SamplingParams { frequency_penalty: 5.0, presence_penalty: 5.0, ..p() };
+        assert_close(
+            &weights(&penalties, &[0.2; 5], &[0]),
+            &[1.1e-5, 0.249997, 0.249997, 0.249997, 0.249997],
+        );
+        let dry = DryParams { multiplier: 1.0, base: 1.1, allowed_length: 2, sequence_breakers: vec![] };
+        let params = SamplingParams { dry, ..p() };
+        assert_close(
+            &weights(&params, &[0.25; 4], &[0, 1, 2, 0, 1]),
+            &[0.296923, 0.296923, 0.109232, 0.296923],
+        );
+    }
+
+    #[test]
+    fn the_prompt_counts_for_repetition_and_not_for_frequency() {
+        let params = SamplingParams { frequency_penalty: 1.0, repetition_penalty: 2.0, ..Default::default() };
+        let logits = [2.0, 2.0, 2.0];
+        let mut history = TokenHistory::new(&[0]);
+        history.push(1);
+        let mut s = sampler(&params, 3);
+        s.process(&logits, &history, None).unwrap();
+        assert_eq!(s.logits, [1.0, 0.0, 2.0]);
+    }
+
+    #[test]
+    fn what_is_not_a_distribution_is_an_error() {
+        for bad in [[f32::NAN, 1.0], [f32::NEG_INFINITY; 2]] {
+            for temperature in [0.0, 1.0] {
+                for top_k in [0, 1] {
+                    let params = SamplingParams { temperature, top_k, ..Default::default() };
+                    let got = sampler(&params, 2).draw(&bad, &TokenHistory::default(), 0, None);
+                    assert!(matches!(got, Err(Error::Internal { .. })), "{bad:?} {got:?}");
+                }
+            }
+        }
+        let infinite = [f32::INFINITY, 1.0];
+        let got = sampler(&SamplingParams::default(), 2).draw(&infinite, &TokenHistory::default(), 0, None);
+        assert_eq!(got.unwrap().token, 0);
+    }
+
+    #[test]
+    fn the_mask_and_the_bias_forbid() {
+        let params = SamplingParams { logit_bias: vec![(1, f32::NEG_INFINITY)], ..Default::default() };
+        let mut s = sampler(&params, 3);
+        for step in 0..50 {
+            let drawn = s.draw(&[5.0, 9.0, 1.0], &TokenHistory::default(), step, Some(&[0b110])).unwrap();
+            assert_eq!(drawn.token, 2);
+        }
+    }
+
+    #[test]
+    fn every_range_is_checked() {
+        let d = SamplingParams::default;
+        for (name, params) in [
+            ("temperature", SamplingParams { temperature: -1.0, ..d() }),
+            ("temperature", SamplingParams { temperature: f32::NAN, ..d() }),
+            ("top_p", SamplingParams { top_p: 1.5, ..d() }),
+            ("min_p", SamplingParams { min_p: -0.1, ..d() }),
+            ("typical_p", SamplingParams { typical_p: 2.0, ..d() }),
+            (
+                "xtc_probability",
+                SamplingParams { xtc: XtcParams { probability: 2.0, threshold: 0.1 }, ..d() },
+            ),
+            ("repetition_penalty", SamplingParams { repetition_penalty: 0.0, ..d() }),
+            ("mirostat_tau", SamplingParams { mirostat: Some(Mirostat { tau: 0.0, eta: 0.1 }), ..d() }),
+            ("logit_bias", SamplingParams { logit_bias: vec![(9, 0.0)], ..d() }),
+            (
+                "dry_sequence_breakers",
+                SamplingParams {
+                    dry: DryParams {
+                        multiplier: 1.0,
+                        sequence_breakers: vec![DryBreaker::Tokens(vec![])],
+                        ..d().dry
+                    },
+                    ..d()
+                },
+            ),
+        ] {
+            match Sampler::new(&params, 9, None, 0) {
+                Err(Error::InvalidRequest { name: got, .. }) => assert_eq!(got, name),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn mirostat_steers_to_its_target() {
+        let logits: Vec<f32> = (0..1000).map(|i| -((i + 1) as f32).ln()).collect();
+        let params = SamplingParams { mirostat: Some(Mirostat { tau: 3.0, eta: 0.1 }), ..Default::default() };
+        let mut s = sampler(&params, logits.len());
+        for step in 0..2000 {
+            s.draw(&logits, &TokenHistory::default(), step, None).unwrap();
+        }
+        // at the bound where the mean surprise among the kept tokens equals the target
+        let mean = |mu: f32| {
+            let probs: Vec<f64> = logits.iter().map(|&l| f64::from(l).exp()).collect();
+            let total: f64 = probs.iter().sum();
+            let kept: Vec<f64> =
+                probs.iter().map(|p| p / total).filter(|p| -p.log2() <= f64::from(mu)).collect();
+            let sum: f64 = kept.iter().sum();
+            kept.iter().map(|p| -(p / sum) * (p / sum).log2()).sum::<f64>()
+        };
+        assert!((mean(s.mu) - 3.0).abs() < 0.6, "mean surprise {} bits", mean(s.mu));
+    }
+
+    /// Draws follow the distribution: chi-square over fixed seeds, so the outcome never changes.
+    #[test]
+    fn draws_follow_the_distribution() {
+        let probs = [0.05f32, 0.1, 0.15, 0.3, 0.4];
+        let logits: Vec<f32> = probs.iter().map(|p| p.ln()).collect();
+        for params in
+            [SamplingParams::default(), SamplingParams { min_p: 0.3, seed: Some(5), ..Default::default() }]
+        {
+            let want = weights(&params, &probs, &[]);
+            let mut s = sampler(&params, 5);
+            let n = 20_000;
+            let mut seen = [0.0f64; 5];
+            for step in 0..n {
+                let drawn = s.draw(&logits, &TokenHistory::default(), step, None).unwrap();
+                seen[drawn.token as usize] += 1.0;
+            }
+            let chi: f64 = (0..5)
+                .filter(|&i| want[i] > 0.0)
+                .map(|i| (seen[i] - want[i] * n as f64).powi(2) / (want[i] * n as f64))
+                .sum();
+            assert!(chi < 18.5, "chi-square {chi}: {seen:?}"); // 0.1 % point with 4 degrees of freedom
+            assert!((0..5).all(|i| want[i] > 0.0 || seen[i] == 0.0));
+        }
+    }
+
+    /// The chain as its documentation states it, with full sorts in f64.
+    fn naive(params: &SamplingParams, logits: &[f32]) -> Vec<f64> {
+        let n = logits.len();
+        let scaled: Vec<f64> = logits.iter().map(|&l| f64::from(l) / f64::from(params.temperature)).collect();
+        let mut kept: Vec<usize> = (0..n).collect();
+        kept.sort_by(|&a, &b| scaled[b].partial_cmp(&scaled[a]).unwrap());
+        let shares = |kept: &[usize]| -> Vec<f64> {
+            let max = scaled[kept[0]];
+            let w: Vec<f64> = kept.iter().map(|&i| (scaled[i] - max).exp()).collect();
+            let sum: f64 = w.iter().sum();
+            w.iter().map(|x| x / sum).collect()
+        };
+        if params.top_k > 0 {
+            kept.truncate(params.top_k);
+        }
+        let q = shares(&kept);
+        let mut sum = 0.0;
+        let cut = q.iter().position(|x| {
+            sum += x;
+            sum >= f64::from(params.top_p) - 1e-6
+        });
+        if params.top_p < 1.0 {
+            kept.truncate(cut.map_or(kept.len(), |c| c + 1));
+        }
+        let q = shares(&kept);
+        let bound = f64::from(params.min_p) - 1e-6;
+        kept = kept.iter().zip(&q).filter(|(_, x)| **x / q[0] >= bound).map(|(i, _)| *i).collect();
+        let mut out = vec![0.0; n];
+        for (i, w) in kept.iter().zip(shares(&kept)) {
+            out[*i] = w;
+        }
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn the_chain_matches_a_naive_one(
+            logits in prop::collection::vec(-8f32..8.0, 1..300),
+            temperature in 0.2f32..3.0,
+            top_k in 0usize..50,
+            top_p in 0.05f32..1.0,
+            min_p in 0f32..0.5,
+        ) {
+            let params = SamplingParams { temperature, top_k, top_p, min_p, ..Default::default() };
+            let got = sampler(&params, logits.len()).distribution(&logits, &TokenHistory::default(), 0, None).unwrap();
+            let mut all = vec![0.0; logits.len()];
+            got.weights.iter().for_each(|&(t, w)| all[t as usize] = w);
+            let want = naive(&params, &logits);
+            // a bound that a share meets within rounding may fall either way: compare all but that
+            let count = |v: &[f64]| v.iter().filter(|x| **x > 0.0).count();
+            if count(&all) == count(&want) {
+                for (g, w) in all.iter().zip(&want) {
+                    prop_assert!((g - w).abs() < 1e-5, "{all:?} {want:?}");
+                }
+            } else {
+                prop_assert!(count(&all).abs_diff(count(&want)) == 1);
+            }
+        }
+
+        #[test]
+        fn a_draw_repeats_itself(logits in prop::collection::vec(-4f32..4.0, 2..50), seed: u64, step in 0u64..1000) {
+            let params = SamplingParams { seed: Some(seed), top_p: 0.9, ..Default::default() };
+            let one = sampler(&params, logits.len()).draw(&logits, &TokenHistory::default(), step, None).unwrap();
+            let mut other = sampler(&params, logits.len());
+            for earlier in 0..step.min(5) {
+                other.draw(&logits, &TokenHistory::default(), earlier, None).unwrap();
+            }
+            prop_assert_eq!(one, other.draw(&logits, &TokenHistory::default(), step, None).unwrap());
+        }
+    }
+}

@@ -135,3 +135,32 @@ impl Error {
         Self::Io { path: path.into(), kind: error.kind(), fault: error.to_string() }
     }
 }
+
+macro_rules! error_kinds {
+    ($($kind:ident,)*) => {
+        /// Which [`Error`] it is, without the data.
+        ///
+        /// Unlike the error itself it is no open list: a crate that matches on it is told by the
+        /// compiler when a variant is added.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[allow(missing_docs, reason = "the variants are those of `Error`")]
+        pub enum ErrorKind { $($kind,)* }
+
+        impl ErrorKind {
+            /// Every kind.
+            pub const ALL: &[Self] = &[$(Self::$kind,)*];
+        }
+
+        impl Error {
+            /// Which error it is.
+            pub fn kind(&self) -> ErrorKind {
+                match self { $(Self::$kind { .. } => ErrorKind::$kind,)* }
+            }
+        }
+    };
+}
+
+error_kinds! {
+    Format, Unsupported, InvalidRequest, ContextLength, QueueFull, Timeout, OutOfMemory, Device, Media,
+    Io, Closed, Internal,
+}

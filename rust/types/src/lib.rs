@@ -21,7 +21,7 @@ mod tensor;
 
 pub use batch::{Batch, BlockId, EmbedSpan, NO_BLOCK, SequenceStep};
 pub use dtype::{BLOCK_LEN, DType, KvType, QuantType};
-pub use error::{Error, Result};
+pub use error::{Error, ErrorKind, Result};
 pub use metadata::{MetaArray, MetaValue, Metadata};
 pub use role::{ExpertRole, LayerRole, Role};
 pub use rope::{RopeLayout, RopeScaling, RopeSpec, RopeTable};

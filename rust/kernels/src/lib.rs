@@ -12,4 +12,9 @@
 //!
 //! Beside each kernel stands a naive form in [`mod@reference`], which the tests hold it against.
 
+mod cgroup;
+pub mod disjoint;
 pub mod isa;
+pub mod memory;
+pub mod pool;
+pub mod topology;

@@ -22,11 +22,17 @@ pub trait TensorStore: Send + Sync {
     /// The file as the caller named it, for errors.
     fn label(&self) -> &str;
 
-    /// Every tensor's name, in the file's order.
+    /// The name of every tensor that [`tensor`](Self::tensor) gives, in the file's order.
     fn names(&self) -> Vec<&str>;
 
     /// The tensor called `name`.
     fn tensor(&self, name: &str) -> Option<TensorView<'_>>;
+
+    /// The element type, as the file spells it, of a tensor that is there but of a type that no
+    /// [`QuantType`] describes: integers, eight-bit floats. So that its absence can be explained.
+    fn foreign_type(&self, _name: &str) -> Option<&str> {
+        None
+    }
 }
 
 /// A model's weights by role: the family's names, splits and turns are behind it.

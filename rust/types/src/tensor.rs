@@ -9,7 +9,8 @@ use crate::QuantType;
 pub struct TensorView<'a> {
     /// The stored format.
     pub ty: QuantType,
-    /// The shape, outermost dimension first (GGUF stores the reverse), at most 4 dimensions.
+    /// The shape, outermost dimension first (GGUF stores the reverse): at most 4 dimensions in a GGUF
+    /// file, 8 in a safetensors file.
     pub shape: Vec<usize>,
     /// The numbers: `shape` in row-major order, rows packed in blocks of `ty`. The length has been
     /// checked against shape and type.

@@ -1,0 +1,112 @@
+//! What stands between a gated MLP's two input products and its output product.
+
+use crate::isa::{Isa, Kernel, Simd};
+use crate::math::exp;
+
+/// A gated activation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Activation {
+    /// `silu(gate) * up`.
+    Silu,
+    /// `gelu(gate) * up`, by the tanh approximation.
+    GeluTanh,
+    /// `gelu(gate) * up`, by the error function.
+    Gelu,
+    /// `g * sigmoid(alpha * g) * (u + 1)` with `g = min(gate, limit)`, `u = clamp(up, -limit, limit)`.
+    ClampedSwiglu {
+        /// The slope inside the sigmoid.
+        alpha: f32,
+        /// The bound.
+        limit: f32,
+    },
+}
+
+/// `gate = activation(gate, up)`, number by number.
+pub fn activate(isa: Isa, activation: Activation, gate: &mut [f32], up: &[f32]) {
+    isa.run(Activate { activation, gate, up });
+}
+
+struct Activate<'a> {
+    activation: Activation,
+    gate: &'a mut [f32],
+    up: &'a [f32],
+}
+
+impl Kernel for Activate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let pairs = self.gate.iter_mut().zip(self.up);
+        match self.activation {
+            Activation::Silu => {
+                for (g, u) in pairs {
+                    *g = *g / (1.0 + exp(s, -*g)) * u;
+                }
+            }
+            Activation::GeluTanh => {
+                // 0.5 (1 + tanh y) is the sigmoid of 2 y
+                const SLOPE: f32 = 1.595_769; // 2 sqrt(2 / pi)
+                for (g, u) in pairs {
+                    let y = SLOPE * (*g + 0.044_715 * *g * *g * *g);
+                    *g = *g / (1.0 + exp(s, -y)) * u;
+                }
+            }
+            Activation::Gelu => {
+                for (g, u) in pairs {
+                    *g = 0.5 * *g * (1.0 + libm::erff(*g * std::f32::consts::FRAC_1_SQRT_2)) * u;
+                }
+            }
+            Activation::ClampedSwiglu { alpha, limit } => {
+                for (g, u) in pairs {
+                    // comparisons that are false for NaN, so that it stays
+                    let gate = if *g > limit { limit } else { *g };
+                    let up = if *u > limit { limit } else { *u };
+                    let up = if up < -limit { -limit } else { up };
+                    *g = gate / (1.0 + exp(s, -alpha * gate)) * (up + 1.0);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference;
+
+    const ALL: [Activation; 4] = [
+        Activation::Silu,
+        Activation::GeluTanh,
+        Activation::Gelu,
+        Activation::ClampedSwiglu { alpha: 1.702, limit: 7.0 },
+    ];
+
+    #[test]
+    fn they_are_the_reference() {
+        let gate: Vec<f32> = (-4000..4000).map(|i| i as f32 * 5e-3).collect();
+        let up: Vec<f32> = (0..8000).map(|i| (i as f32 * 0.61).sin() * 12.0).collect();
+        for isa in Isa::available() {
+            for activation in ALL {
+                let mut out = gate.clone();
+                activate(isa, activation, &mut out, &up);
+                for ((g, u), o) in gate.iter().zip(&up).zip(out) {
+                    let want = reference::activate(activation, *g, *u);
+                    let error = (f64::from(o) - want).abs();
+                    assert!(error <= 2e-6 * (1.0 + want.abs()), "{activation:?}({g}, {u}) = {o}, not {want}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn they_hide_no_nan() {
+        for isa in Isa::available() {
+            for activation in ALL {
+                let mut gate = [f32::NAN, 1.0];
+                activate(isa, activation, &mut gate, &[1.0, f32::NAN]);
+                assert!(gate.iter().all(|g| g.is_nan()), "{activation:?}");
+            }
+        }
+    }
+}

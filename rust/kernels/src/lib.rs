@@ -12,9 +12,21 @@
 //!
 //! Beside each kernel stands a naive form in [`mod@reference`], which the tests hold it against.
 
+pub mod activation;
+pub mod attention;
 mod cgroup;
+pub mod convert;
+pub mod dequant;
 pub mod disjoint;
 pub mod isa;
+mod math;
+pub mod matrix;
 pub mod memory;
+pub mod norm;
+pub mod plane;
 pub mod pool;
+pub mod product;
+pub mod reference;
+pub mod rope;
+pub mod router;
 pub mod topology;

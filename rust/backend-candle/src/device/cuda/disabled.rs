@@ -1,0 +1,24 @@
+//! CUDA in a build without it: nothing to list, and a clear word to whoever asks.
+
+use alloyforge_types::{Error, Result};
+use candle_core::Device;
+
+use super::DeviceInfo;
+
+/// As in a build with CUDA: opens GPU `_ordinal`.
+pub(super) fn open(name: &str, _ordinal: usize) -> Result<Device> {
+    Err(Error::Device {
+        device: name.into(),
+        fault: "this build has no CUDA; it takes one made with the feature `cuda`".into(),
+    })
+}
+
+/// As in a build with CUDA: the GPUs.
+pub(super) fn list() -> Vec<DeviceInfo> {
+    Vec::new()
+}
+
+/// As in a build with CUDA: free bytes on the GPU.
+pub(super) fn available(_device: &Device) -> Option<u64> {
+    None
+}

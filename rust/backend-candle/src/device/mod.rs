@@ -1,0 +1,74 @@
+//! Devices by the names of the public API, and what each one has.
+
+use alloyforge_kernels::memory;
+use alloyforge_types::{Error, Result};
+use candle_core::Device;
+
+use crate::fault::Place;
+use crate::host;
+
+#[cfg_attr(feature = "cuda", path = "cuda/enabled.rs")]
+#[cfg_attr(not(feature = "cuda"), path = "cuda/disabled.rs")]
+mod cuda;
+#[cfg_attr(feature = "metal", path = "metal/enabled.rs")]
+#[cfg_attr(not(feature = "metal"), path = "metal/disabled.rs")]
+mod metal;
+
+/// A device that this build can use on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeviceInfo {
+    /// The name that [`CandleBackend::load`](crate::CandleBackend::load) takes: `cpu`, `cuda:0`.
+    pub name: String,
+    /// The kind: `cpu`, `cuda`, `metal`.
+    pub kind: String,
+    /// What its maker calls it, where that is known.
+    pub product: Option<String>,
+    /// Its memory, in bytes.
+    pub memory: Option<u64>,
+    /// The CUDA compute capability, as in `9.0`.
+    pub capability: Option<String>,
+}
+
+/// The devices of this build on this machine, the CPU first. A kind whose driver is missing is left
+/// out: asking [`CandleBackend::load`](crate::CandleBackend::load) for it says what is missing.
+pub fn devices() -> Vec<DeviceInfo> {
+    let mut all = vec![DeviceInfo {
+        name: "cpu".into(),
+        kind: "cpu".into(),
+        product: host::processor(),
+        memory: host::memory(),
+        capability: None,
+    }];
+    all.extend(cuda::list());
+    all.extend(metal::list());
+    all
+}
+
+/// Opens the device called `name`.
+pub(crate) fn open(name: &str) -> Result<Place> {
+    let unknown = || Error::Device {
+        device: name.into(),
+        fault: "no such device; known are `cpu`, `cuda`, `cuda:N` and `metal`".into(),
+    };
+    let (kind, ordinal) = match name.split_once(':') {
+        Some((kind, ordinal)) => (kind, ordinal.parse::<usize>().map_err(|_| unknown())?),
+        None => (name, 0),
+    };
+    let device = match (kind, ordinal) {
+        ("cpu", 0) => Device::Cpu,
+        ("cuda", _) => cuda::open(name, ordinal)?,
+        ("metal", 0) => metal::open(name)?,
+        _ => return Err(unknown()),
+    };
+    Ok(Place { device, name: name.into() })
+}
+
+/// Bytes that may be taken on `device`; `None` where that cannot be found out.
+pub(crate) fn available(device: &Device) -> Option<u64> {
+    match device {
+        Device::Cpu => memory::available(),
+        Device::Cuda(_) => cuda::available(device),
+        Device::Metal(_) => metal::available(device),
+    }
+}

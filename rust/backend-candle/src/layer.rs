@@ -1,0 +1,83 @@
+//! A loaded model's weights, and the work of one MLP.
+
+use alloyforge_types::{Activation, Result};
+use candle_core::Tensor;
+
+use crate::activation::gated;
+use crate::fault::Place;
+use crate::matrix::Matrix;
+
+/// All weights.
+#[derive(Debug)]
+pub(crate) struct Weights {
+    pub(crate) embedding: Matrix,
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) final_norm: Tensor,
+    pub(crate) head: Matrix,
+    pub(crate) head_bias: Option<Tensor>,
+}
+
+/// One layer's weights. Vectors are f32 of one dimension.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    pub(crate) attention_norm: Option<Tensor>,
+    pub(crate) attention_post_norm: Option<Tensor>,
+    pub(crate) q: Linear,
+    pub(crate) k: Linear,
+    pub(crate) v: Linear,
+    pub(crate) o: Linear,
+    pub(crate) q_norm: Option<Tensor>,
+    pub(crate) k_norm: Option<Tensor>,
+    /// Of shape `[heads, 1, 1]`.
+    pub(crate) sinks: Option<Tensor>,
+    pub(crate) mlp_norm: Option<Tensor>,
+    pub(crate) mlp_post_norm: Option<Tensor>,
+    pub(crate) mlp: Mlp,
+}
+
+/// A layer's MLP.
+#[derive(Debug)]
+pub(crate) enum Mlp {
+    /// One for all rows.
+    Dense(Gated),
+    /// Several, of which a router gives each row some.
+    Moe { router: Linear, experts: Vec<Gated> },
+}
+
+/// A product with or without a bias.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    pub(crate) matrix: Matrix,
+    pub(crate) bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// From f32 `[n, cols]` to f32 `[n, rows]`.
+    pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let product = self.matrix.product(x)?;
+        match &self.bias {
+            Some(bias) => product.broadcast_add(bias),
+            None => Ok(product),
+        }
+    }
+}
+
+/// `down(activation(gate(x), up(x)))`.
+#[derive(Debug)]
+pub(crate) struct Gated {
+    pub(crate) gate: Linear,
+    pub(crate) up: Linear,
+    pub(crate) down: Linear,
+    pub(crate) activation: Activation,
+}
+
+impl Gated {
+    /// From f32 `[n, hidden]` to f32 `[n, hidden]`.
+    pub(crate) fn forward(&self, place: &Place, x: &Tensor) -> Result<Tensor> {
+        let fault = |e| place.fault(e);
+        let gate = self.gate.forward(x).map_err(fault)?;
+        let up = self.up.forward(x).map_err(fault)?;
+        let hidden = gated(place, self.activation, &gate, &up)?;
+        self.down.forward(&hidden).map_err(fault)
+    }
+}

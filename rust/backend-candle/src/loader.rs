@@ -1,0 +1,163 @@
+//! From a family's weights to tensors on the device: planned first, then one after another.
+
+use std::collections::HashMap;
+
+use alloyforge_interfaces::{LoadOptions, WeightSource};
+use alloyforge_types::{
+    DType, Error, ExpertRole, LayerRole, LayerSpec, MlpSpec, ModelSpec, QuantType, Result, Role,
+};
+use candle_core::Tensor;
+
+use crate::fault::Place;
+use crate::inventory::{self, Kind};
+use crate::layer::{Gated, Layer, Linear, Mlp, Weights};
+use crate::matrix::Matrix;
+use crate::plan::{Forms, Wanted};
+use crate::quantize::Target;
+use crate::{convert, plan};
+
+/// The weights with what is known about them as a whole.
+pub(crate) struct Loaded {
+    pub(crate) weights: Weights,
+    /// Bytes that they hold.
+    pub(crate) bytes: u64,
+    /// The two-byte type that suits the model: bf16 where most plain weights are.
+    pub(crate) half: DType,
+}
+
+/// Loads what `spec` asks for from `source`, leaving `workspace` bytes free.
+///
+/// # Errors
+/// `OutOfMemory` before anything is taken; `InvalidRequest` for a type that Candle cannot make; what
+/// the source says; `Device`.
+pub(crate) fn load(
+    place: &Place,
+    spec: &ModelSpec,
+    source: &dyn WeightSource,
+    options: &LoadOptions,
+    workspace: u64,
+) -> Result<Loaded> {
+    let wanted =
+        inventory::roles(spec).into_iter().map(|role| Wanted::new(spec, role)).collect::<Result<Vec<_>>>()?;
+    let forms = Forms {
+        is_cpu: place.device.is_cpu(),
+        is_wide: false,
+        dtype: options.dtype,
+        target: options.quantize.map(Target::new).transpose()?,
+    };
+    let forms = plan::settle(place, source, &wanted, forms, workspace)?;
+    let total = wanted.iter().map(Wanted::values).sum::<u64>().max(1);
+    let (mut done, mut bytes, mut bf16) = (0, 0, 0);
+    let mut parts = HashMap::new();
+    for w in &wanted {
+        let weight = plan::fetch(source, w)?;
+        if weight.ty == QuantType::BF16 {
+            bf16 += w.values();
+        }
+        let ty = forms.turned(w, weight.ty);
+        let form = forms.form(w, ty);
+        let part = match w.kind {
+            Kind::Vector => {
+                let row = convert::dense_f32(place, &weight)?;
+                Part::Vector(row.flatten_all().map_err(|e| place.fault(e))?)
+            }
+            _ => Part::Matrix(convert::matrix(place, weight, ty, form)?),
+        };
+        parts.insert(w.role, part);
+        bytes += form.bytes(w);
+        done += w.values();
+        if let Some(progress) = &options.progress {
+            progress((done as f64 / total as f64) as f32);
+        }
+    }
+    let weights = Parts(parts).assemble(spec, place)?;
+    Ok(Loaded { weights, bytes, half: if bf16 * 2 > total { DType::BF16 } else { DType::F16 } })
+}
+
+/// A loaded weight.
+enum Part {
+    Vector(Tensor),
+    Matrix(Matrix),
+}
+
+/// The loaded weights that are not in their places yet.
+struct Parts(HashMap<Role, Part>);
+
+impl Parts {
+    fn vector(&mut self, role: Role) -> Option<Tensor> {
+        match self.0.remove(&role)? {
+            Part::Vector(tensor) => Some(tensor),
+            Part::Matrix(_) => None,
+        }
+    }
+
+    fn matrix(&mut self, role: Role) -> Result<Matrix> {
+        match self.0.remove(&role) {
+            Some(Part::Matrix(matrix)) => Ok(matrix),
+            _ => Err(Error::internal(format!("{role:?} was not loaded"))),
+        }
+    }
+
+    fn linear(&mut self, matrix: Role, bias: Role) -> Result<Linear> {
+        Ok(Linear { matrix: self.matrix(matrix)?, bias: self.vector(bias) })
+    }
+
+    fn assemble(mut self, spec: &ModelSpec, place: &Place) -> Result<Weights> {
+        let embedding = self.matrix(Role::Embedding)?;
+        let layers = spec
+            .layers
+            .iter()
+            .enumerate()
+            .map(|(i, layer)| self.layer(i, layer, place))
+            .collect::<Result<Vec<_>>>()?;
+        let head = if spec.has_tied_head { embedding.clone() } else { self.matrix(Role::Head)? };
+        let final_norm =
+            self.vector(Role::FinalNorm).ok_or_else(|| Error::internal("the final norm was not loaded"))?;
+        Ok(Weights { embedding, layers, final_norm, head, head_bias: self.vector(Role::HeadBias) })
+    }
+
+    fn layer(&mut self, index: usize, spec: &LayerSpec, place: &Place) -> Result<Layer> {
+        use LayerRole as L;
+        let of = |role| Role::Layer(index, role);
+        let sinks = self.vector(of(L::Sinks));
+        let sinks = sinks.map(|s| s.reshape((spec.attention.num_heads, 1, 1))).transpose();
+        let mlp = match &spec.mlp {
+            MlpSpec::Moe(moe) => Mlp::Moe {
+                router: self.linear(of(L::Router), of(L::RouterBias))?,
+                experts: (0..moe.num_experts)
+                    .map(|e| {
+                        use ExpertRole as E;
+                        let of = |role| Role::Layer(index, L::Expert(e, role));
+                        Ok(Gated {
+                            gate: self.linear(of(E::Gate), of(E::GateBias))?,
+                            up: self.linear(of(E::Up), of(E::UpBias))?,
+                            down: self.linear(of(E::Down), of(E::DownBias))?,
+                            activation: moe.activation,
+                        })
+                    })
+                    .collect::<Result<_>>()?,
+            },
+            MlpSpec::Dense { activation, .. } => Mlp::Dense(Gated {
+                gate: Linear { matrix: self.matrix(of(L::Gate))?, bias: None },
+                up: Linear { matrix: self.matrix(of(L::Up))?, bias: None },
+                down: Linear { matrix: self.matrix(of(L::Down))?, bias: None },
+                activation: *activation,
+            }),
+            other => return Err(Error::internal(format!("an MLP {other:?} passed the check"))),
+        };
+        Ok(Layer {
+            attention_norm: self.vector(of(L::AttnNorm)),
+            attention_post_norm: self.vector(of(L::AttnPostNorm)),
+            q: self.linear(of(L::Q), of(L::QBias))?,
+            k: self.linear(of(L::K), of(L::KBias))?,
+            v: self.linear(of(L::V), of(L::VBias))?,
+            o: self.linear(of(L::O), of(L::OBias))?,
+            q_norm: self.vector(of(L::QNorm)),
+            k_norm: self.vector(of(L::KNorm)),
+            sinks: sinks.map_err(|e| place.fault(e))?,
+            mlp_norm: self.vector(of(L::MlpNorm)),
+            mlp_post_norm: self.vector(of(L::MlpPostNorm)),
+            mlp,
+        })
+    }
+}

@@ -1,0 +1,167 @@
+//! One step's batch on the device, checked: a kernel would read past the end instead of failing.
+
+use std::collections::HashMap;
+
+use alloyforge_types::{BLOCK_LEN, Batch, EmbedSpan, Error, ModelSpec, NO_BLOCK, Result, SequenceStep};
+use candle_core::Tensor;
+
+use crate::cache::{Cache, Slots, Span};
+use crate::fault::Place;
+use crate::rope::Turn;
+
+/// What the phases of a step share.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) rows: usize,
+    pub(crate) tokens: Tensor,
+    pub(crate) sequences: Vec<Sequence>,
+    /// A plan for each KV group.
+    pub(crate) slots: Vec<Slots>,
+    /// A turn for each rotary embedding of the spec.
+    pub(crate) turns: Vec<Turn>,
+    pub(crate) num_logit_rows: usize,
+    pub(crate) logit_rows: Tensor,
+    pub(crate) embeds: Vec<EmbedSpan>,
+    /// Masks made by an earlier layer of this step.
+    pub(crate) masks: HashMap<MaskKey, Option<Tensor>>,
+}
+
+/// What a mask depends on: the sequence, its first row in the mask, the layer's window.
+pub(crate) type MaskKey = (usize, usize, Option<usize>);
+
+/// One sequence's rows.
+#[derive(Debug)]
+pub(crate) struct Sequence {
+    /// Its first row in the batch.
+    pub(crate) first_row: usize,
+    /// Its rows.
+    pub(crate) num_rows: usize,
+    /// The index of its first row.
+    pub(crate) start: usize,
+    /// For each row, one past the last index that it attends to.
+    pub(crate) ends: Vec<usize>,
+    /// For each KV group, all tokens that any row attends to.
+    pub(crate) spans: Vec<Span>,
+}
+
+impl Step {
+    /// Checks `batch` against `spec` and `cache` and brings it to the device.
+    ///
+    /// # Errors
+    /// `Internal` for a batch that contradicts itself, `Device`.
+    pub(crate) fn new(place: &Place, spec: &ModelSpec, cache: &Cache, batch: &Batch) -> Result<Self> {
+        let fault = |e| place.fault(e);
+        check(spec, batch).map_err(|what| Error::internal(format!("batch: {what}")))?;
+        let rows = batch.tokens.len();
+        let mut slots = vec![Vec::with_capacity(rows); spec.kv_groups.len()];
+        let mut sequences = Vec::with_capacity(batch.sequences.len());
+        for step in &batch.sequences {
+            let first_row = sequences.last().map_or(0, |s: &Sequence| s.first_row + s.num_rows);
+            sequences.push(Sequence::new(place, spec, cache, step, first_row, &mut slots)?);
+        }
+        let turns = spec.ropes.iter().map(|rope| Turn::new(rope, &batch.sequences, &place.device));
+        let slots = slots.iter().map(|slots| Slots::new(slots, &place.device));
+        let logit_rows: Vec<u32> = batch.logit_rows.iter().map(|&row| row as u32).collect();
+        Ok(Self {
+            rows,
+            tokens: Tensor::from_slice(&batch.tokens, rows, &place.device).map_err(fault)?,
+            sequences,
+            slots: slots.collect::<candle_core::Result<_>>().map_err(fault)?,
+            turns: turns.collect::<candle_core::Result<_>>().map_err(fault)?,
+            num_logit_rows: logit_rows.len(),
+            logit_rows: Tensor::from_slice(&logit_rows, logit_rows.len(), &place.device).map_err(fault)?,
+            embeds: batch.embeds.clone(),
+            masks: HashMap::new(),
+        })
+    }
+}
+
+impl Sequence {
+    /// Checks the block tables of `step` and appends the slots of its rows to those of each group.
+    fn new(
+        place: &Place,
+        spec: &ModelSpec,
+        cache: &Cache,
+        step: &SequenceStep,
+        first_row: usize,
+        slots: &mut [Vec<u32>],
+    ) -> Result<Self> {
+        let (start, num_rows) = (step.start, step.num_rows);
+        let ends = if step.attend_end.is_empty() {
+            (start + 1..=start + num_rows).collect()
+        } else {
+            step.attend_end.clone()
+        };
+        let mut spans = Vec::with_capacity(spec.kv_groups.len());
+        for (g, (group, table)) in spec.kv_groups.iter().zip(&step.tables).enumerate() {
+            let first = first_seen(start, group.window);
+            let end = start + num_rows;
+            let used = table.get(first / BLOCK_LEN..end.div_ceil(BLOCK_LEN)).unwrap_or_default();
+            let covered = used.len() == end.div_ceil(BLOCK_LEN) - first / BLOCK_LEN;
+            if !covered || used.iter().any(|&b| b == NO_BLOCK || b as usize >= cache.blocks(g)) {
+                return Err(Error::internal(format!(
+                    "batch: group {g}: tokens {first}..{end} in blocks {used:?} of {}",
+                    cache.blocks(g)
+                )));
+            }
+            slots[g].extend(
+                (start..end).map(|i| table[i / BLOCK_LEN] * BLOCK_LEN as u32 + (i % BLOCK_LEN) as u32),
+            );
+            spans.push(Span::new(table, first, end, &place.device).map_err(|e| place.fault(e))?);
+        }
+        Ok(Self { first_row, num_rows, start, ends, spans })
+    }
+}
+
+/// The first index that the token at `index` sees.
+pub(crate) fn first_seen(index: usize, window: Option<usize>) -> usize {
+    window.map_or(0, |window| (index + 1).saturating_sub(window))
+}
+
+/// Whether the parts of `batch` fit each other and `spec`.
+fn check(spec: &ModelSpec, batch: &Batch) -> std::result::Result<(), String> {
+    let rows = batch.tokens.len();
+    let counted = batch.sequences.iter().try_fold(0usize, |sum, s| sum.checked_add(s.num_rows));
+    if counted != Some(rows) || u32::try_from(rows).is_err() {
+        return Err(format!("{rows} tokens for {counted:?} rows"));
+    }
+    if let Some(&token) = batch.tokens.iter().find(|&&token| token as usize >= spec.vocab_size) {
+        return Err(format!("token {token} of {}", spec.vocab_size));
+    }
+    if !batch.logit_rows.is_sorted_by(|a, b| a < b) || batch.logit_rows.last().is_some_and(|&row| row >= rows)
+    {
+        return Err(format!("logit rows {:?} of {rows}", batch.logit_rows));
+    }
+    for span in &batch.embeds {
+        let len = span.rows.end.checked_sub(span.rows.start);
+        let end = len.and_then(|len| span.first_row.checked_add(len));
+        if end.is_none_or(|end| end > rows) || span.rows.end > span.values.len() / spec.hidden_dim {
+            return Err(format!(
+                "embeddings {:?} of {} at row {}",
+                span.rows,
+                span.values.len(),
+                span.first_row
+            ));
+        }
+    }
+    for (i, s) in batch.sequences.iter().enumerate() {
+        let end = s.start.checked_add(s.num_rows).filter(|&end| u32::try_from(end).is_ok());
+        let fits = |len: usize| len == 0 || len == s.num_rows;
+        let sees = |(row, &end): (usize, &usize)| s.start + row < end && end <= s.start + s.num_rows;
+        if s.num_rows == 0 || end.is_none() || s.tables.len() != spec.kv_groups.len() {
+            return Err(format!(
+                "sequence {i}: {} rows at {}, {} tables",
+                s.num_rows,
+                s.start,
+                s.tables.len()
+            ));
+        }
+        if !fits(s.attend_end.len())
+            || !fits(s.rope_positions.len())
+            || !s.attend_end.iter().enumerate().all(sees)
+        {
+            return Err(format!("sequence {i}: attention ends or positions do not fit its rows"));
+        }
+    }
+    Ok(())
+}

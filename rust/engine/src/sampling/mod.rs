@@ -21,3 +21,4 @@ mod validate;
 pub use history::TokenHistory;
 pub use logprobs::{Normaliser, TopLogprob};
 pub use sampler::{Distribution, Drawn, Sampler};
+pub(crate) use stream::derive_seed;

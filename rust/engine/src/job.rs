@@ -1,0 +1,208 @@
+//! What the owner thread keeps of a request.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use alloyforge_types::{Error, Priority, Result};
+
+use crate::handle::Outbox;
+use crate::probe::{ProbeKind, Readings};
+use crate::sampling::{Normaliser, Sampler, TokenHistory};
+use crate::scheduler::SeqId;
+use crate::text::{Flow, TextStream};
+use crate::{Chunk, Completion, FinishReason, Output, Timings, TokenLogprob, Usage};
+
+/// A place in the queue of requests that wait; dropping it gives the place back.
+pub(crate) struct Ticket(Arc<AtomicUsize>);
+
+impl Ticket {
+    /// # Errors
+    /// `QueueFull`.
+    pub(crate) fn take(waiting: &Arc<AtomicUsize>, limit: usize) -> Result<Self> {
+        let free = |n: usize| (n < limit).then_some(n + 1);
+        match waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free) {
+            Ok(_) => Ok(Self(Arc::clone(waiting))),
+            Err(waiting) => Err(Error::QueueFull { waiting, limit }),
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// When what happened to a request, since the engine began.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Moments {
+    pub(crate) submitted: Duration,
+    pub(crate) admitted: Option<Duration>,
+    pub(crate) first_token: Option<Duration>,
+}
+
+impl Moments {
+    pub(crate) fn timings(&self, now: Duration) -> Timings {
+        let seconds = |from: Duration, to: Duration| to.saturating_sub(from).as_secs_f64();
+        let admitted = self.admitted.unwrap_or(now);
+        let first_token = self.first_token.unwrap_or(now);
+        Timings {
+            queue: seconds(self.submitted, admitted),
+            prefill: seconds(admitted, first_token),
+            decode: seconds(first_token, now),
+            first_token: self.first_token.map_or(0.0, |t| seconds(self.submitted, t)),
+        }
+    }
+}
+
+/// What holds for all answers of a request.
+pub(crate) struct Rules {
+    /// Bounded by the context.
+    pub(crate) max_tokens: usize,
+    /// The model's end tokens among them, unless they are ignored.
+    pub(crate) stop_tokens: Vec<u32>,
+    pub(crate) logprobs: Option<usize>,
+}
+
+/// A request for text.
+pub(crate) struct Generation {
+    pub(crate) outbox: Outbox,
+    /// Moved into the scheduler when the request is taken up.
+    pub(crate) prompt: Vec<u32>,
+    pub(crate) prompt_len: usize,
+    pub(crate) cached_tokens: usize,
+    pub(crate) rules: Rules,
+    pub(crate) is_streaming: bool,
+    pub(crate) priority: Priority,
+    pub(crate) timeout: Option<f64>,
+    pub(crate) choices: Vec<Choice>,
+    pub(crate) ticket: Option<Ticket>,
+    pub(crate) moments: Moments,
+}
+
+impl Generation {
+    /// The end result, where every choice has ended.
+    pub(crate) fn output(&mut self, now: Duration) -> Option<Output> {
+        if self.choices.iter().any(|c| c.finish_reason.is_none()) {
+            return None;
+        }
+        let has_logprobs = self.rules.logprobs.is_some();
+        let completions = self.choices.iter_mut().enumerate().filter_map(|(choice, c)| {
+            Some(Completion {
+                choice,
+                tokens: std::mem::take(&mut c.tokens),
+                text: std::mem::take(&mut c.text),
+                logprobs: has_logprobs.then(|| std::mem::take(&mut c.logprobs)),
+                finish_reason: c.finish_reason?,
+            })
+        });
+        let choices: Vec<Completion> = completions.collect();
+        let usage = Usage {
+            prompt_tokens: self.prompt_len,
+            cached_tokens: self.cached_tokens,
+            completion_tokens: choices.iter().map(|c| c.tokens.len()).sum(),
+        };
+        Some(Output { choices, usage, timings: self.moments.timings(now) })
+    }
+}
+
+/// One of a request's answers.
+pub(crate) struct Choice {
+    pub(crate) seq: Option<SeqId>,
+    sampler: Sampler,
+    /// Made when the first token is drawn: a request that waits costs its prompt and little more.
+    history: Option<TokenHistory>,
+    stream: TextStream,
+    tokens: Vec<u32>,
+    text: String,
+    logprobs: Vec<TokenLogprob>,
+    pub(crate) finish_reason: Option<FinishReason>,
+    /// Of `tokens` and of the bytes of `text`, how much has been delivered.
+    num_tokens_sent: usize,
+    text_len_sent: usize,
+}
+
+impl Choice {
+    pub(crate) fn new(sampler: Sampler, stream: TextStream) -> Self {
+        Self {
+            seq: None,
+            sampler,
+            history: None,
+            stream,
+            tokens: Vec::new(),
+            text: String::new(),
+            logprobs: Vec::new(),
+            finish_reason: None,
+            num_tokens_sent: 0,
+            text_len_sent: 0,
+        }
+    }
+
+    /// Draws the next token from `logits`. `prompt` is asked for the first one. The answer has ended
+    /// where [`finish_reason`](Self::finish_reason) is set afterwards.
+    ///
+    /// # Errors
+    /// `Internal` where the logits are not numbers.
+    pub(crate) fn draw(&mut self, logits: &[f32], prompt: &[u32], rules: &Rules) -> Result<u32> {
+        let history = self.history.get_or_insert_with(|| TokenHistory::new(prompt));
+        let token = self.sampler.draw(logits, history, self.tokens.len() as u64, None)?.token;
+        history.push(token);
+        self.tokens.push(token);
+        if let Some(k) = rules.logprobs {
+            let normaliser = Normaliser::of(logits);
+            let logprob = logits.get(token as usize).map_or(f32::NEG_INFINITY, |&l| normaliser.logprob(l));
+            let top = normaliser.top(logits, k).into_iter().map(|t| (t.token, t.logprob)).collect();
+            self.logprobs.push(TokenLogprob { token, logprob, top });
+        }
+        if rules.stop_tokens.contains(&token) {
+            self.finish(FinishReason::Stop);
+        } else if self.stream.push(token, &mut self.text) == Flow::Stopped {
+            self.finish_reason = Some(FinishReason::Stop);
+        } else if self.tokens.len() >= rules.max_tokens {
+            self.finish(FinishReason::Length);
+        }
+        Ok(token)
+    }
+
+    /// Ends the answer, unless it has ended.
+    pub(crate) fn finish(&mut self, reason: FinishReason) {
+        if self.finish_reason.is_some() {
+            return;
+        }
+        // a stop text may have hung on a last, broken character
+        let flow = self.stream.finish(&mut self.text);
+        self.finish_reason = Some(if flow == Flow::Stopped { FinishReason::Stop } else { reason });
+    }
+
+    /// What has not been delivered yet, where there is new text or the end.
+    pub(crate) fn chunk(&mut self, choice: usize, has_logprobs: bool) -> Option<Chunk> {
+        if self.finish_reason.is_none() && self.text.len() == self.text_len_sent {
+            return None;
+        }
+        let first = self.num_tokens_sent;
+        self.num_tokens_sent = self.tokens.len();
+        let text = self.text[self.text_len_sent..].to_owned();
+        self.text_len_sent = self.text.len();
+        Some(Chunk {
+            choice,
+            text,
+            tokens: self.tokens[first..].to_vec(),
+            logprobs: has_logprobs.then(|| self.logprobs[first..].to_vec()),
+            finish_reason: self.finish_reason,
+        })
+    }
+}
+
+/// A read-out of logits.
+pub(crate) struct Probing {
+    /// Moved into the scheduler when the request is taken up.
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) kind: ProbeKind,
+    /// Filled step by step; the memory was taken by the caller.
+    pub(crate) values: Vec<f32>,
+    pub(crate) len: usize,
+    pub(crate) reply: Sender<Readings>,
+    pub(crate) ticket: Option<Ticket>,
+}

@@ -1,0 +1,158 @@
+//! The prefix cache: blocks found by the tokens that they and all blocks before them hold.
+//!
+//! A node stands for one full block of tokens behind a given parent node. Nodes are found by the
+//! parent's number, which is never used twice, and the tokens themselves, so that a hash collision
+//! costs a comparison and can never give another text's block. What a block holds depends also on the
+//! rotary tables that its tokens were turned by; each such regime has a root of its own.
+
+use std::collections::HashMap;
+
+use alloyforge_types::{BLOCK_LEN, BlockId, NO_BLOCK};
+
+/// The number of a node, never used twice.
+pub type NodeId = u64;
+
+/// Where a chain of nodes begins or goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Parent {
+    /// The beginning, in one regime of rotary tables.
+    Root(u64),
+    /// Behind a node.
+    Node(NodeId),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    parent: Parent,
+    tokens: [u32; BLOCK_LEN],
+}
+
+#[derive(Debug)]
+struct Node {
+    key: Box<Key>,
+    /// The block of each KV group, or [`NO_BLOCK`].
+    blocks: Box<[BlockId]>,
+    /// Nodes behind it and sequences whose last full block it is.
+    refs: usize,
+}
+
+/// The tree of known blocks.
+#[derive(Debug, Default)]
+pub struct PrefixCache {
+    ids: HashMap<Box<Key>, NodeId>,
+    nodes: HashMap<NodeId, Node>,
+    next_id: NodeId,
+}
+
+fn key(parent: Option<NodeId>, regime: u64, tokens: &[u32]) -> Option<Key> {
+    let parent = parent.map_or(Parent::Root(regime), Parent::Node);
+    Some(Key { parent, tokens: tokens.try_into().ok()? })
+}
+
+impl PrefixCache {
+    /// Nodes in the tree.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// The longest known chain for the full blocks of `tokens`.
+    pub fn walk(&self, regime: u64, tokens: &[u32]) -> Vec<NodeId> {
+        let mut chain = Vec::new();
+        for block in tokens.chunks_exact(BLOCK_LEN) {
+            let found = key(chain.last().copied(), regime, block).and_then(|k| self.ids.get(&k).copied());
+            match found {
+                Some(id) => chain.push(id),
+                None => break,
+            }
+        }
+        chain
+    }
+
+    /// The block of `group` that serves `node`.
+    pub fn block(&self, node: NodeId, group: usize) -> Option<BlockId> {
+        let block = *self.nodes.get(&node)?.blocks.get(group)?;
+        (block != NO_BLOCK).then_some(block)
+    }
+
+    /// Makes `block` serve `node` in `group`, unless another block does already.
+    pub fn offer(&mut self, node: NodeId, group: usize, block: BlockId) -> bool {
+        match self.nodes.get_mut(&node).and_then(|n| n.blocks.get_mut(group)) {
+            Some(slot) if *slot == NO_BLOCK => {
+                *slot = block;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The node for `tokens` behind `parent`, made where it is new, with one reference for the caller
+    /// in place of the caller's one on `parent`.
+    pub fn advance(
+        &mut self,
+        parent: Option<NodeId>,
+        regime: u64,
+        tokens: &[u32],
+        num_groups: usize,
+    ) -> Option<NodeId> {
+        let key = Box::new(key(parent, regime, tokens)?);
+        if let Some(&id) = self.ids.get(&key) {
+            self.pin(id);
+            if let Some(parent) = parent {
+                self.unpin(parent);
+            }
+            return Some(id);
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        self.ids.insert(key.clone(), id);
+        // the caller's reference on the parent becomes the new node's
+        self.nodes.insert(id, Node { key, blocks: vec![NO_BLOCK; num_groups].into(), refs: 1 });
+        Some(id)
+    }
+
+    /// Adds a reference to `node`.
+    pub fn pin(&mut self, node: NodeId) {
+        if let Some(node) = self.nodes.get_mut(&node) {
+            node.refs += 1;
+        }
+    }
+
+    /// Drops a reference to `node`.
+    pub fn unpin(&mut self, node: NodeId) {
+        if let Some(n) = self.nodes.get_mut(&node) {
+            n.refs = n.refs.saturating_sub(1);
+        }
+        self.prune(node);
+    }
+
+    /// Notes that `node` lost its block of `group`.
+    pub fn evict(&mut self, node: NodeId, group: usize) {
+        if let Some(slot) = self.nodes.get_mut(&node).and_then(|n| n.blocks.get_mut(group)) {
+            *slot = NO_BLOCK;
+        }
+        self.prune(node);
+    }
+
+    /// Forgets `node` and those before it that serve nothing and nobody.
+    fn prune(&mut self, mut id: NodeId) {
+        while let Some(node) = self.nodes.get(&id) {
+            if node.refs > 0 || node.blocks.iter().any(|&b| b != NO_BLOCK) {
+                return;
+            }
+            let parent = node.key.parent;
+            if let Some(node) = self.nodes.remove(&id) {
+                self.ids.remove(&node.key);
+            }
+            let Parent::Node(parent) = parent else { return };
+            if let Some(node) = self.nodes.get_mut(&parent) {
+                node.refs = node.refs.saturating_sub(1);
+            }
+            id = parent;
+        }
+    }
+}

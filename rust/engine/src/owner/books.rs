@@ -1,0 +1,403 @@
+//! The requests in hand, and what each step means for them.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use alloyforge_types::{Error, Result};
+
+use super::message;
+use crate::command::{Command, JobId};
+use crate::engine::Shared;
+use crate::handle::Outbox;
+use crate::job::{Generation, Probing};
+use crate::probe::{ProbeKind, Readings};
+use crate::sampling::Normaliser;
+use crate::scheduler::{NewSequence, Plan, Readout, Scheduler, SeqId};
+use crate::{Event, FinishReason, Stats};
+
+/// A request in hand.
+enum Job {
+    Generation(Box<Generation>),
+    Probing(Box<Probing>),
+}
+
+/// Everything that the owner thread knows of requests.
+pub(super) struct Books {
+    pub(super) scheduler: Scheduler,
+    jobs: HashMap<JobId, Job>,
+    /// Whose a sequence is: the request, and which of its choices.
+    owners: HashMap<SeqId, (JobId, usize)>,
+    next_seq: SeqId,
+    // delivery waits until the counts are published, so that who has a result finds its blocks free
+    /// Requests in hand with something to deliver.
+    unsent: Vec<JobId>,
+    /// The ends of requests that are over.
+    departing: Vec<Outbox>,
+    replies: Vec<(Sender<Readings>, Readings)>,
+    shared: Arc<Shared>,
+    epoch: Instant,
+    counts: Counts,
+}
+
+/// Counts that outlive the books.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    prefix_hit_tokens: u64,
+    preemptions: u64,
+}
+
+impl Books {
+    pub(super) fn new(scheduler: Scheduler, shared: Arc<Shared>, epoch: Instant) -> Self {
+        Self {
+            scheduler,
+            jobs: HashMap::new(),
+            owners: HashMap::new(),
+            next_seq: 0,
+            unsent: Vec::new(),
+            departing: Vec::new(),
+            replies: Vec::new(),
+            shared,
+            epoch,
+            counts: Counts::default(),
+        }
+    }
+
+    /// The counts so far.
+    pub(super) fn counts(&self) -> Counts {
+        let stats = self.scheduler.stats();
+        Counts {
+            prefix_hit_tokens: self.counts.prefix_hit_tokens + stats.prefix_hit_tokens,
+            preemptions: self.counts.preemptions + stats.preemptions,
+            ..self.counts
+        }
+    }
+
+    /// Counts on from those of earlier books.
+    pub(super) fn go_on_from(&mut self, counts: Counts) {
+        self.counts = counts;
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.scheduler.is_empty()
+    }
+
+    fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    /// Carries out a command other than `Close`.
+    pub(super) fn obey(&mut self, command: Command) {
+        match command {
+            Command::Generate(id, job) => self.take_up_generation(id, job),
+            Command::Probe(id, job) => self.take_up_probing(id, job),
+            Command::Cancel(id) => self.cancel(id),
+            Command::Close => {}
+        }
+    }
+
+    fn submit(&mut self, id: JobId, new: NewSequence, job: Job) {
+        let now = self.now();
+        let seq = new.id;
+        match self.scheduler.submit(new, now) {
+            Ok(()) => {
+                self.owners.insert(seq, (id, 0));
+                self.jobs.insert(id, job);
+            }
+            Err(error) => self.send_off(job, &error),
+        }
+    }
+
+    fn new_seq(&mut self) -> SeqId {
+        self.next_seq += 1;
+        self.next_seq
+    }
+
+    fn take_up_generation(&mut self, id: JobId, mut job: Box<Generation>) {
+        let seq = self.new_seq();
+        if let Some(first) = job.choices.first_mut() {
+            first.seq = Some(seq);
+        }
+        let limit = job.timeout.map(|t| Duration::try_from_secs_f64(t).unwrap_or(Duration::MAX));
+        let new = NewSequence {
+            id: seq,
+            tokens: std::mem::take(&mut job.prompt),
+            priority: job.priority,
+            deadline: limit.and_then(|limit| job.moments.submitted.checked_add(limit)),
+            readout: Readout::Last,
+        };
+        self.submit(id, new, Job::Generation(job));
+    }
+
+    fn take_up_probing(&mut self, id: JobId, mut job: Box<Probing>) {
+        let new = NewSequence {
+            id: self.new_seq(),
+            tokens: std::mem::take(&mut job.tokens),
+            priority: Default::default(),
+            deadline: None,
+            readout: Readout::All,
+        };
+        self.submit(id, new, Job::Probing(job));
+    }
+
+    fn cancel(&mut self, id: JobId) {
+        match self.remove(id) {
+            Some(Job::Generation(mut job)) => {
+                let now = self.now();
+                let has_logprobs = job.rules.logprobs.is_some();
+                for (i, choice) in job.choices.iter_mut().enumerate() {
+                    let was_open = choice.finish_reason.is_none();
+                    choice.finish(FinishReason::Cancelled);
+                    if was_open
+                        && job.is_streaming
+                        && let Some(chunk) = choice.chunk(i, has_logprobs)
+                    {
+                        job.outbox.hold(Event::Chunk(chunk));
+                    }
+                }
+                if let Some(output) = job.output(now) {
+                    self.depart(*job, Event::Finished(Box::new(output)));
+                }
+            }
+            // nobody waits for it any more
+            Some(Job::Probing(_)) | None => {}
+        }
+    }
+
+    /// Takes a request out with all its sequences.
+    fn remove(&mut self, id: JobId) -> Option<Job> {
+        let job = self.jobs.remove(&id)?;
+        let mine: Vec<SeqId> = match &job {
+            Job::Generation(job) => job.choices.iter().filter_map(|c| c.seq).collect(),
+            Job::Probing(_) => {
+                self.owners.iter().filter(|(_, (job, _))| *job == id).map(|(seq, _)| *seq).collect()
+            }
+        };
+        for seq in mine {
+            self.scheduler.remove(seq);
+            self.owners.remove(&seq);
+        }
+        Some(job)
+    }
+
+    fn depart(&mut self, mut job: Generation, last: Event) {
+        job.outbox.hold(last);
+        self.departing.push(job.outbox);
+    }
+
+    fn send_off(&mut self, job: Job, error: &Error) {
+        match job {
+            Job::Generation(job) => self.depart(*job, Event::Failed(error.clone())),
+            Job::Probing(job) => self.replies.push((job.reply, Err(error.clone()))),
+        }
+    }
+
+    fn fail(&mut self, id: JobId, error: &Error) {
+        if let Some(job) = self.remove(id) {
+            self.send_off(job, error);
+        }
+    }
+
+    /// Fails every request.
+    pub(super) fn fail_all(&mut self, error: &Error) {
+        for (_, job) in std::mem::take(&mut self.jobs) {
+            self.send_off(job, error);
+        }
+        self.unsent.clear();
+        self.shared.publish(Stats { kv_blocks_total: self.shared.stats().kv_blocks_total, ..self.totals() });
+        self.send();
+    }
+
+    /// Publishes the counts and delivers what there is.
+    pub(super) fn deliver(&mut self) {
+        let stats = self.scheduler.stats();
+        self.shared.publish(Stats {
+            running: stats.running,
+            // those not served yet are counted where they are submitted
+            waiting: stats.waiting - stats.queued,
+            kv_blocks_used: stats.blocks_used,
+            kv_blocks_total: stats.blocks_total,
+            ..self.totals()
+        });
+        self.send();
+    }
+
+    fn totals(&self) -> Stats {
+        let counts = self.counts();
+        Stats {
+            prefix_hit_tokens: counts.prefix_hit_tokens,
+            preemptions: counts.preemptions,
+            prompt_tokens: counts.prompt_tokens,
+            completion_tokens: counts.completion_tokens,
+            ..Stats::default()
+        }
+    }
+
+    /// Delivers what there is. A caller's waker that panics fails that caller's request.
+    fn send(&mut self) {
+        for (reply, result) in self.replies.drain(..) {
+            // who no longer waits gets nothing
+            let _ = reply.send(result);
+        }
+        for mut outbox in self.departing.drain(..) {
+            // the events are in before the waker is called
+            let _ = catch_unwind(AssertUnwindSafe(|| outbox.flush()));
+        }
+        for id in std::mem::take(&mut self.unsent) {
+            let Some(Job::Generation(job)) = self.jobs.get_mut(&id) else { continue };
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job.outbox.flush())) {
+                self.fail(id, &Error::internal(message(&*panic)));
+            }
+        }
+    }
+
+    /// Fails the requests of a step.
+    pub(super) fn fail_step(&mut self, plan: &Plan, error: &Error) {
+        for step in &plan.steps {
+            if let Some(&(id, _)) = self.owners.get(&step.seq) {
+                self.fail(id, error);
+            }
+        }
+    }
+
+    /// Plans a step and notes what that did to requests.
+    pub(super) fn plan(&mut self, prefill_rows: usize) -> Plan {
+        let now = self.now();
+        let plan = self.scheduler.plan(now, prefill_rows);
+        for (seq, cached_tokens) in &plan.admitted {
+            match self.owners.get(seq).and_then(|(id, _)| self.jobs.get_mut(id)) {
+                Some(Job::Generation(job)) => {
+                    job.moments.admitted = Some(now);
+                    job.cached_tokens = *cached_tokens;
+                    job.ticket = None;
+                    self.counts.prompt_tokens += job.prompt_len as u64;
+                }
+                Some(Job::Probing(job)) => {
+                    job.ticket = None;
+                    self.counts.prompt_tokens += job.len as u64;
+                }
+                None => {}
+            }
+        }
+        for seq in &plan.expired {
+            if let Some(&(id, _)) = self.owners.get(seq) {
+                let seconds = match self.jobs.get(&id) {
+                    Some(Job::Generation(job)) => job.timeout.unwrap_or_default(),
+                    _ => 0.0,
+                };
+                self.fail(id, &Error::Timeout { seconds });
+            }
+        }
+        plan
+    }
+
+    /// Takes in the logits of a step, rows in the order of the plan.
+    pub(super) fn commit(&mut self, plan: &Plan, logits: &[f32]) {
+        self.scheduler.commit(plan);
+        let vocab_size = logits.len() / plan.num_logits().max(1);
+        let mut rest = logits;
+        for step in &plan.steps {
+            let (rows, after) = rest.split_at(step.num_logits * vocab_size);
+            rest = after;
+            if step.num_logits == 0 {
+                continue;
+            }
+            // a sibling may have failed their request earlier in this step
+            let Some(&(id, choice)) = self.owners.get(&step.seq) else { continue };
+            let done = catch_unwind(AssertUnwindSafe(|| match self.jobs.get(&id) {
+                Some(Job::Generation(_)) => self.take_token(id, choice, rows),
+                Some(Job::Probing(_)) => self.take_rows(id, step.start, rows, vocab_size),
+                None => Ok(()),
+            }));
+            let done = done.unwrap_or_else(|panic| Err(Error::internal(message(&*panic))));
+            if let Err(error) = done {
+                self.fail(id, &error);
+            }
+        }
+    }
+
+    /// Draws the next token of a choice; after a prompt, those of all its siblings.
+    fn take_token(&mut self, id: JobId, choice: usize, logits: &[f32]) -> Result<()> {
+        let Some(Job::Generation(job)) = self.jobs.get_mut(&id) else { return Ok(()) };
+        let is_first = job.moments.first_token.is_none();
+        if is_first {
+            job.moments.first_token = Some(self.epoch.elapsed());
+            let parent = job.choices.first().and_then(|c| c.seq);
+            for i in 1..job.choices.len() {
+                self.next_seq += 1;
+                let child = self.next_seq;
+                if let Some(parent) = parent {
+                    self.scheduler.fork(parent, child)?;
+                }
+                job.choices[i].seq = Some(child);
+                self.owners.insert(child, (id, i));
+            }
+        }
+        let drawn = if is_first { 0..job.choices.len() } else { choice..choice + 1 };
+        for i in drawn {
+            self.draw(id, i, logits)?;
+        }
+        let Some(Job::Generation(job)) = self.jobs.get_mut(&id) else { return Ok(()) };
+        if let Some(output) = job.output(self.epoch.elapsed())
+            && let Some(Job::Generation(job)) = self.remove(id)
+        {
+            self.depart(*job, Event::Finished(Box::new(output)));
+        }
+        Ok(())
+    }
+
+    fn draw(&mut self, id: JobId, index: usize, logits: &[f32]) -> Result<()> {
+        let Some(Job::Generation(job)) = self.jobs.get_mut(&id) else { return Ok(()) };
+        let job = &mut **job;
+        let Some(choice) = job.choices.get_mut(index) else { return Ok(()) };
+        let Some(seq) = choice.seq else { return Ok(()) };
+        let token = choice.draw(logits, self.scheduler.tokens(seq), &job.rules)?;
+        self.counts.completion_tokens += 1;
+        if choice.finish_reason.is_some() {
+            choice.seq = None;
+            self.scheduler.remove(seq);
+            self.owners.remove(&seq);
+        } else {
+            self.scheduler.append(seq, token);
+        }
+        if job.is_streaming
+            && let Some(chunk) = choice.chunk(index, job.rules.logprobs.is_some())
+        {
+            job.outbox.hold(Event::Chunk(chunk));
+            self.unsent.push(id);
+        }
+        Ok(())
+    }
+
+    /// Takes in rows of a read-out.
+    fn take_rows(&mut self, id: JobId, start: usize, rows: &[f32], vocab_size: usize) -> Result<()> {
+        let Some(Job::Probing(job)) = self.jobs.get_mut(&id) else { return Ok(()) };
+        match job.kind {
+            ProbeKind::Logits => job.values.extend_from_slice(rows),
+            ProbeKind::Score => {
+                let Some((&seq, _)) = self.owners.iter().find(|(_, owner)| owner.0 == id) else {
+                    return Ok(());
+                };
+                let tokens = self.scheduler.tokens(seq);
+                for (row, token) in rows.chunks_exact(vocab_size).zip(tokens.iter().skip(start + 1)) {
+                    let Some(&logit) = row.get(*token as usize) else { break };
+                    if row.iter().any(|l| l.is_nan()) {
+                        return Err(Error::internal("the model's logits are not numbers"));
+                    }
+                    job.values.push(Normaliser::of(row).logprob(logit));
+                }
+            }
+        }
+        if start + rows.len() / vocab_size.max(1) < job.len {
+            return Ok(());
+        }
+        if let Some(Job::Probing(job)) = self.remove(id) {
+            self.replies.push((job.reply, Ok(job.values)));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,151 @@
+//! The one thread that owns the model.
+//!
+//! It repeats: take in what callers sent, plan a step, compute it, draw tokens, publish the counts,
+//! deliver. Nobody else touches the model, the scheduler or a request's state, so that there is no
+//! lock to take in the wrong order. Without work it sleeps in the channel.
+//!
+//! A panic stays with those it concerns: one while a request's token is drawn or its text written
+//! fails that request, one in the model fails the requests of that step, and one in this thread's own
+//! books fails all requests and begins with empty books.
+
+mod books;
+mod pace;
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Instant;
+
+use alloyforge_interfaces::Model;
+use alloyforge_types::{Batch, Error, Result};
+
+use crate::command::Command;
+use crate::engine::Shared;
+use crate::scheduler::{Plan, Scheduler};
+use books::Books;
+use pace::Pace;
+
+/// What the owner thread starts with.
+pub(crate) struct Owner {
+    pub(crate) model: Box<dyn Model>,
+    pub(crate) commands: Receiver<Command>,
+    pub(crate) shared: Arc<Shared>,
+    /// Makes a scheduler with empty books.
+    pub(crate) scheduler: Box<dyn Fn() -> Scheduler + Send>,
+    pub(crate) max_rows: usize,
+    /// The engine's beginning: the zero of all times.
+    pub(crate) epoch: Instant,
+}
+
+impl Owner {
+    /// Serves until the engine is closed.
+    pub(crate) fn run(self) {
+        let Self { model, commands, shared, scheduler, max_rows, epoch } = self;
+        let mut stepper =
+            Stepper { model, batch: Batch::default(), logits: Vec::new(), pace: Pace::new(max_rows) };
+        let mut books = Books::new(scheduler(), Arc::clone(&shared), epoch);
+        loop {
+            let is_open = catch_unwind(AssertUnwindSafe(|| {
+                let is_open = books.take_in(&commands);
+                if is_open {
+                    stepper.step(&mut books);
+                }
+                is_open
+            }));
+            match is_open {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(panic) => {
+                    // nothing that the books say can be relied on
+                    let error = Error::internal(message(&*panic));
+                    books.fail_all(&error);
+                    let counts = books.counts();
+                    books = Books::new(scheduler(), Arc::clone(&shared), epoch);
+                    books.go_on_from(counts);
+                }
+            }
+        }
+        books.fail_all(&Error::Closed);
+    }
+}
+
+impl Books {
+    /// Takes in what callers have sent; waits for something where there is nothing to do. False once
+    /// the engine is closed.
+    fn take_in(&mut self, commands: &Receiver<Command>) -> bool {
+        if self.is_idle() {
+            match commands.recv() {
+                Ok(Command::Close) | Err(_) => return false,
+                Ok(command) => self.obey(command),
+            }
+        }
+        loop {
+            match commands.try_recv() {
+                Ok(Command::Close) | Err(TryRecvError::Disconnected) => return false,
+                Ok(command) => self.obey(command),
+                Err(TryRecvError::Empty) => break,
+            }
+        }
+        self.deliver();
+        true
+    }
+}
+
+/// The model with the buffers of a step.
+struct Stepper {
+    model: Box<dyn Model>,
+    batch: Batch,
+    logits: Vec<f32>,
+    pace: Pace,
+}
+
+impl Stepper {
+    fn step(&mut self, books: &mut Books) {
+        let rows = self.pace.prefill_rows(books.scheduler.num_decoding());
+        let plan = books.plan(rows);
+        if !plan.steps.is_empty() {
+            books.scheduler.fill_batch(&plan, &mut self.batch);
+            let begin = Instant::now();
+            let done = catch_unwind(AssertUnwindSafe(|| self.compute(&plan)))
+                .unwrap_or_else(|panic| Err(Error::internal(format!("a step failed: {}", message(&*panic)))));
+            match done {
+                Ok(()) => {
+                    let num_decodes = plan.steps.iter().filter(|s| s.num_rows == 1 && s.start > 0).count();
+                    self.pace.note(num_decodes, plan.num_rows() - num_decodes, begin.elapsed());
+                    books.commit(&plan, &self.logits);
+                }
+                Err(error) => books.fail_step(&plan, &error),
+            }
+        }
+        books.deliver();
+    }
+
+    fn compute(&mut self, plan: &Plan) -> Result<()> {
+        let vocab_size = self.model.spec().vocab_size;
+        let mut copies = plan.copies.iter().map(|(_, copy)| *copy).peekable();
+        while let Some(copy) = copies.next() {
+            // blocks copied together: none is read after it was written
+            let mut pairs = vec![(copy.from, copy.to)];
+            while let Some(next) = copies.next_if(|next| {
+                next.group == copy.group && pairs.iter().all(|p| p.0 != next.to && p.1 != next.from)
+            }) {
+                pairs.push((next.from, next.to));
+            }
+            self.model.copy_blocks(copy.group, &pairs)?;
+        }
+        self.model.forward(&self.batch, &mut self.logits)?;
+        let wanted = plan.num_logits() * vocab_size;
+        if self.logits.len() != wanted {
+            return Err(Error::internal(format!("the model gave {} logits of {wanted}", self.logits.len())));
+        }
+        Ok(())
+    }
+}
+
+/// A panic's words.
+pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
+    let text =
+        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without words").to_owned()
+}

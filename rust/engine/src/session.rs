@@ -1,0 +1,235 @@
+//! A model with its texts: what users hold.
+
+use std::sync::Arc;
+
+use alloyforge_interfaces::{MemoryUse, Model, Tokenizer};
+use alloyforge_types::{Error, KvType, Result};
+use serde_json::{Map, Value};
+
+use crate::chat::Chat;
+use crate::defaults::default_request;
+use crate::{Engine, EngineOptions, Handle, Probe, ProbeKind, Request, Stats};
+
+/// What a session is made of.
+pub struct SessionParts {
+    /// The model, loaded for the rows that `options` name.
+    pub model: Box<dyn Model>,
+    /// Its tokenizer.
+    pub tokenizer: Arc<dyn Tokenizer>,
+    /// Its chat template's source. One that does not compile is an error when it is used.
+    pub chat_template: Option<String>,
+    /// What templates may name beside the messages: `bos_token`, `eos_token`, …, each a text.
+    pub template_variables: Map<String, Value>,
+    /// Its `generation_config.json`.
+    pub generation_config: Option<Value>,
+    /// Its parameters, counted.
+    pub parameters: u64,
+    /// The type of most of its weights.
+    pub file_type: String,
+    /// Limits and sizes.
+    pub options: EngineOptions,
+}
+
+/// What there is to know of a session.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Info {
+    /// The family's name.
+    pub architecture: String,
+    /// Parameters, counted.
+    pub parameters: u64,
+    /// The type of most weights.
+    pub file_type: String,
+    /// Rows of the model's embedding.
+    pub vocab_size: usize,
+    /// Most tokens that one sequence may hold.
+    pub context_len: usize,
+    /// The device, by the name the public API uses.
+    pub device: String,
+    /// Threads that compute.
+    pub threads: usize,
+    /// The chat template's source.
+    pub chat_template: Option<String>,
+    /// The type of cached keys and values.
+    pub kv_type: KvType,
+    /// Bytes that one token takes in the KV cache.
+    pub kv_bytes_per_token: u64,
+    /// Bytes held.
+    pub memory: MemoryUse,
+}
+
+/// A chat to be rendered.
+#[derive(Debug, Clone, Default)]
+pub struct ChatRequest {
+    /// The messages, in OpenAI's form: a list of dictionaries.
+    pub messages: Value,
+    /// The tools, in OpenAI's form.
+    pub tools: Option<Value>,
+    /// A template's source in place of the model's own.
+    pub template: Option<String>,
+    /// Whether the template is asked to begin an answer; `None`: yes.
+    pub add_generation_prompt: Option<bool>,
+    /// Further variables for the template.
+    pub variables: Map<String, Value>,
+}
+
+/// A model that serves requests. Any thread may call any method at any time.
+pub struct Session {
+    engine: Engine,
+    tokenizer: Arc<dyn Tokenizer>,
+    chat: Chat,
+    default_request: Request,
+    info: Info,
+}
+
+impl Session {
+    /// Starts serving.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn new(parts: SessionParts) -> Result<Self> {
+        let SessionParts { model, tokenizer, chat_template, template_variables, options, .. } = parts;
+        let engine = Engine::start(model, Arc::clone(&tokenizer), &options)?;
+        let facts = engine.facts();
+        let spec = &facts.spec;
+        let token_bytes =
+            (0..spec.kv_groups.len()).map(|g| spec.kv_token_bytes(g, facts.kv_type) as u64).sum();
+        let info = Info {
+            architecture: spec.architecture.clone(),
+            parameters: parts.parameters,
+            file_type: parts.file_type,
+            vocab_size: spec.vocab_size,
+            context_len: facts.kv.context_len,
+            device: facts.device.clone(),
+            threads: facts.threads,
+            chat_template: chat_template.clone(),
+            kv_type: facts.kv_type,
+            kv_bytes_per_token: token_bytes,
+            memory: facts.memory,
+        };
+        Ok(Self {
+            default_request: default_request(parts.generation_config.as_ref(), info.vocab_size),
+            chat: Chat::new(Arc::clone(&tokenizer), chat_template, template_variables),
+            engine,
+            tokenizer,
+            info,
+        })
+    }
+
+    /// What there is to know of it.
+    pub fn info(&self) -> &Info {
+        &self.info
+    }
+
+    /// Its tokenizer.
+    pub fn tokenizer(&self) -> &Arc<dyn Tokenizer> {
+        &self.tokenizer
+    }
+
+    /// Counts, also of a session that is closed.
+    pub fn stats(&self) -> Stats {
+        self.engine.stats()
+    }
+
+    /// A request without a prompt, as the model's own generation settings want it.
+    pub fn request(&self) -> Request {
+        self.default_request.clone()
+    }
+
+    /// Puts a request in line.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`].
+    pub fn submit(&self, request: Request) -> Result<Handle> {
+        self.engine.submit(request)
+    }
+
+    /// The tokens of `text`. Special tokens written in it become their ids where `special`. BOS is put
+    /// first where `add_bos` says so (`None`: where the model wants it), unless it is there already.
+    ///
+    /// # Errors
+    /// `InvalidRequest` where the vocabulary cannot express the text; `Closed`.
+    pub fn tokenize(&self, text: &str, special: bool, add_bos: Option<bool>) -> Result<Vec<u32>> {
+        self.engine.check_open()?;
+        let mut tokens = self.tokenizer.encode(text, special)?;
+        let (bos, by_default) = self.tokenizer.bos();
+        if let Some(bos) = bos
+            && add_bos.unwrap_or(by_default)
+            && tokens.first() != Some(&bos)
+        {
+            tokens.insert(0, bos);
+        }
+        Ok(tokens)
+    }
+
+    /// The tokens of a prompt: [`tokenize`](Self::tokenize) with special tokens and the model's BOS.
+    ///
+    /// # Errors
+    /// As [`tokenize`](Self::tokenize).
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
+        self.tokenize(text, true, None)
+    }
+
+    /// The text of `tokens`, with that of special tokens unless `skip_special`.
+    ///
+    /// # Errors
+    /// `InvalidRequest` naming an id outside the vocabulary; `Closed`.
+    pub fn detokenize(&self, tokens: &[u32], skip_special: bool) -> Result<String> {
+        self.engine.check_open()?;
+        if let Some(id) = tokens.iter().find(|&&id| self.tokenizer.token_bytes(id).is_none()) {
+            return Err(Error::invalid("tokens", format!("token id {id} is outside the vocabulary")));
+        }
+        Ok(crate::text::decode(&*self.tokenizer, tokens, skip_special))
+    }
+
+    /// The text that a chat's template gives.
+    ///
+    /// # Errors
+    /// `InvalidRequest` naming what is at fault: the template, the messages; `Closed`.
+    pub fn render(&self, chat: &ChatRequest) -> Result<String> {
+        self.engine.check_open()?;
+        self.chat.render(chat)
+    }
+
+    /// The tokens of a chat. Special tokens are those that the template writes; written in a message,
+    /// their spelling is text like any other.
+    ///
+    /// # Errors
+    /// As [`render`](Self::render).
+    pub fn encode_chat(&self, chat: &ChatRequest) -> Result<Vec<u32>> {
+        self.engine.check_open()?;
+        self.chat.encode(chat)
+    }
+
+    /// Begins to read out what the model thinks of `tokens`.
+    ///
+    /// # Errors
+    /// As [`Engine::probe`].
+    pub fn probe(&self, tokens: Vec<u32>, kind: ProbeKind) -> Result<Probe> {
+        self.engine.probe(tokens, kind)
+    }
+
+    /// The logits of every token, of shape `[tokens, vocab]`.
+    ///
+    /// # Errors
+    /// As [`Engine::probe`], and whatever the model fails with.
+    pub fn logits(&self, tokens: Vec<u32>) -> Result<Vec<f32>> {
+        self.wait(tokens, ProbeKind::Logits)
+    }
+
+    /// The natural log probability of every token but the first, given those before it.
+    ///
+    /// # Errors
+    /// As [`logits`](Self::logits).
+    pub fn score(&self, tokens: Vec<u32>) -> Result<Vec<f32>> {
+        self.wait(tokens, ProbeKind::Score)
+    }
+
+    fn wait(&self, tokens: Vec<u32>, kind: ProbeKind) -> Result<Vec<f32>> {
+        self.engine.probe(tokens, kind)?.wait(None).unwrap_or(Err(Error::Closed))
+    }
+
+    /// Ends all requests with `Closed` and frees the model's memory. Calls after the first do nothing.
+    pub fn close(&self) {
+        self.engine.close();
+    }
+}

@@ -1,0 +1,22 @@
+//! Counts that a caller can ask for at any time.
+
+/// What an engine is doing and has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Sequences that are being served.
+    pub running: usize,
+    /// Requests and choices that wait for a place or for blocks.
+    pub waiting: usize,
+    /// Blocks that live requests hold.
+    pub kv_blocks_used: usize,
+    /// All blocks.
+    pub kv_blocks_total: usize,
+    /// Tokens of prompts that were found in the prefix cache.
+    pub prefix_hit_tokens: u64,
+    /// How often a sequence lost its blocks to another and was computed again.
+    pub preemptions: u64,
+    /// Tokens of prompts that were served.
+    pub prompt_tokens: u64,
+    /// Tokens written.
+    pub completion_tokens: u64,
+}

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use alloyforge_types::{
-    Batch, BlockId, DType, KvType, ModelSpec, QuantType, Result, Role, TensorView, Weight,
+    Batch, BlockId, ByteView, DType, KvType, ModelSpec, QuantType, Result, Role, TensorView, Weight,
 };
 
 /// A model file, or several that make one: tensors by name, borrowed from mapped memory.
@@ -31,6 +31,11 @@ pub trait TensorStore: Send + Sync {
     /// The element type, as the file spells it, of a tensor that is there but of a type that no
     /// [`QuantType`] describes: integers, eight-bit floats. So that its absence can be explained.
     fn foreign_type(&self, _name: &str) -> Option<&str> {
+        None
+    }
+
+    /// The tensor called `name` where its elements are unsigned bytes: GPT-OSS's packed experts.
+    fn bytes(&self, _name: &str) -> Option<ByteView<'_>> {
         None
     }
 }

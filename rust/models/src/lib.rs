@@ -1,1 +1,23 @@
-//! TODO
+//! The one decoder and the families it serves.
+//!
+//! A key design decision: a family is data. Its file under `families/` translates a configuration,
+//! `config.json` or GGUF metadata, into a [`ModelSpec`](alloyforge_types::ModelSpec) and says what the
+//! weights are called; [`Decoder`] runs any spec on any [`Backend`](alloyforge_interfaces::Backend)
+//! and asks nobody for a name. What a file says and nobody here understands is an error, never a
+//! default, because a model that is computed slightly wrong still writes fluent text.
+//!
+//! [`resolve`] is the way in.
+#![forbid(unsafe_code)]
+
+mod batch_check;
+mod config;
+mod decoder;
+mod describe;
+mod families;
+mod resolve;
+mod weights;
+
+pub use config::Config;
+pub use decoder::Decoder;
+pub use describe::{Description, TypeShare, describe};
+pub use resolve::{Resolved, resolve, roles};

@@ -30,4 +30,4 @@ pub use spec::{
     Activation, AttentionSpec, KvGroup, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement, QkNorm,
     RouterOrder,
 };
-pub use tensor::{TensorView, Weight};
+pub use tensor::{ByteView, TensorView, Weight};

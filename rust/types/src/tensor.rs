@@ -17,6 +17,15 @@ pub struct TensorView<'a> {
     pub data: &'a [u8],
 }
 
+/// A tensor of unsigned bytes: packed numbers of a layout that the model's family knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ByteView<'a> {
+    /// The shape, outermost dimension first.
+    pub shape: Vec<usize>,
+    /// As many bytes as the shape says.
+    pub data: &'a [u8],
+}
+
 /// A weight ready for a backend: a matrix `[rows, cols]` in row-major order, or a vector (one row).
 ///
 /// Row `i` maps the `cols` inputs to output `i`. Borrowed from the mapped file wherever the file

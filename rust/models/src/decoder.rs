@@ -1,0 +1,108 @@
+//! The one decoder.
+
+use alloyforge_interfaces::{Backend, MemoryUse, Model};
+use alloyforge_types::{Batch, BlockId, Error, KvType, ModelSpec, Result};
+
+use crate::batch_check::BatchCheck;
+
+/// Any spec on any backend: checks each batch, then drives the phases in their order.
+#[derive(Debug)]
+pub struct Decoder<B: Backend> {
+    spec: ModelSpec,
+    backend: B,
+    check: BatchCheck,
+}
+
+impl<B: Backend> Decoder<B> {
+    /// A decoder for `spec` on a `backend` that has loaded its weights.
+    pub fn new(spec: ModelSpec, backend: B) -> Self {
+        let check = BatchCheck::new(spec.kv_groups.len());
+        Self { spec, backend, check }
+    }
+
+    /// Refuses steps of more rows, or of more rows with logits, than the backend was loaded for.
+    #[must_use]
+    pub fn with_limits(mut self, max_rows: usize, max_logit_rows: usize) -> Self {
+        self.check.max_rows = max_rows;
+        self.check.max_logit_rows = max_logit_rows;
+        self
+    }
+
+    /// The backend.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+}
+
+impl<B: Backend> Model for Decoder<B> {
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    fn device(&self) -> &str {
+        self.backend.device()
+    }
+
+    fn kv_type(&self) -> KvType {
+        self.backend.kv_type()
+    }
+
+    fn threads(&self) -> usize {
+        self.backend.threads()
+    }
+
+    fn memory(&self) -> MemoryUse {
+        self.backend.memory()
+    }
+
+    fn reserve_kv(&mut self, blocks: &[usize]) -> Result<()> {
+        if blocks.len() != self.spec.kv_groups.len() {
+            let fault = format!("{} pools for {} KV groups", blocks.len(), self.spec.kv_groups.len());
+            return Err(Error::internal(fault));
+        }
+        self.backend.reserve_kv(blocks)?;
+        self.check.blocks = blocks.to_vec();
+        Ok(())
+    }
+
+    fn forward(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<()> {
+        self.check.batch(&self.spec, batch)?;
+        logits.clear();
+        if batch.tokens.is_empty() {
+            return Ok(());
+        }
+        self.backend.begin(batch)?;
+        self.backend.embed()?;
+        for layer in 0..self.spec.layers.len() {
+            self.backend.qkv(layer)?;
+            self.backend.attend(layer)?;
+            self.backend.output(layer)?;
+            self.backend.mlp(layer)?;
+        }
+        // a chunk of a prompt that asks for nothing fills the cache and ends here
+        if batch.logit_rows.is_empty() {
+            return Ok(());
+        }
+        self.backend.final_norm()?;
+        resize(logits, batch.logit_rows.len(), self.spec.vocab_size)?;
+        self.backend.logits(logits)
+    }
+
+    fn copy_blocks(&mut self, group: usize, pairs: &[(BlockId, BlockId)]) -> Result<()> {
+        self.check.copies(group, pairs)?;
+        if pairs.is_empty() { Ok(()) } else { self.backend.copy_blocks(group, pairs) }
+    }
+}
+
+/// Makes `logits` hold `rows * vocab` numbers.
+fn resize(logits: &mut Vec<f32>, rows: usize, vocab: usize) -> Result<()> {
+    let full = || Error::OutOfMemory {
+        what: "logits".to_owned(),
+        needed: (rows as u64).saturating_mul(vocab as u64).saturating_mul(4),
+        available: 0,
+    };
+    let len = rows.checked_mul(vocab).ok_or_else(full)?;
+    logits.try_reserve_exact(len).map_err(|_| full())?;
+    logits.resize(len, 0.0);
+    Ok(())
+}

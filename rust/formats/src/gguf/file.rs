@@ -1,5 +1,6 @@
 //! A GGUF model, opened.
 
+use std::ops::Range;
 use std::path::Path;
 
 use alloyforge_interfaces::TensorStore;
@@ -16,6 +17,8 @@ pub struct GgufFile {
     shards: Vec<MappedFile>,
     version: u32,
     metadata: Metadata,
+    /// For each pair, where its value stands in the first file.
+    values: Vec<Range<usize>>,
     /// In the order of the files and of each file's table.
     entries: Vec<Entry>,
     /// Indices into `entries`, by name.
@@ -49,9 +52,9 @@ impl GgufFile {
     /// from another model; `Unsupported` for another version, byte order or tensor type.
     pub fn open(path: &Path) -> Result<Self> {
         let first = MappedFile::open(path)?;
-        let header = header::read(&first, 0)?;
+        let mut header = header::read(&first, 0)?;
         let split = Split::read(&header.metadata, first.label())?;
-        let (mut shards, mut entries) = (vec![first], header.entries);
+        let (mut shards, mut entries) = (vec![first], std::mem::take(&mut header.entries));
         if let Some(split) = split {
             for (path, no) in split.others(path)?.iter().zip(1u32..) {
                 let shard = MappedFile::open(path)?;
@@ -64,7 +67,8 @@ impl GgufFile {
             split.check_total(entries.len(), shards[0].label())?;
         }
         let by_name = index(&shards, &entries)?;
-        Ok(Self { shards, version: header.version, metadata: header.metadata, entries, by_name })
+        let header::Header { version, metadata, values, .. } = header;
+        Ok(Self { shards, version, metadata, values, entries, by_name })
     }
 
     /// The version of the format.
@@ -75,6 +79,12 @@ impl GgufFile {
     /// The metadata; of a split model, the first shard's.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
+    }
+
+    /// The metadata pairs with the bytes of their values, the number of the type first.
+    pub(super) fn raw_pairs(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let bytes = self.shards[0].bytes();
+        self.metadata.iter().zip(&self.values).map(|((key, _), range)| (key, &bytes[range.clone()]))
     }
 
     /// The files, first shard first.

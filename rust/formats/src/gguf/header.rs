@@ -1,5 +1,7 @@
 //! One file's header: magic, version, counts, metadata, table of tensors.
 
+use std::ops::Range;
+
 use alloyforge_types::{Error, MetaValue, Metadata, Result};
 
 use super::cursor::Cursor;
@@ -13,6 +15,8 @@ use crate::mapped::MappedFile;
 pub(super) struct Header {
     pub(super) version: u32,
     pub(super) metadata: Metadata,
+    /// For each pair, where its value stands in the file, the number of its type first.
+    pub(super) values: Vec<Range<usize>>,
     /// In the file's order, placed inside the file.
     pub(super) entries: Vec<Entry>,
 }
@@ -30,6 +34,7 @@ pub(super) fn read(file: &MappedFile, shard: u32) -> Result<Header> {
 
     let mut budget = Budget::new();
     let mut metadata = Metadata::default();
+    let mut values = Vec::new();
     let mut alignment = DEFAULT_ALIGNMENT;
     for i in 0..num_pairs {
         let at = cursor.pos();
@@ -40,8 +45,10 @@ pub(super) fn read(file: &MappedFile, shard: u32) -> Result<Header> {
             return Err(cursor.fault(&nameless, at, fault));
         }
         // The key is held twice, in order and hashed.
-        budget.spend(1, 2 * (key.len() + size_of::<String>()) + size_of::<MetaValue>(), &cursor, key)?;
+        let cost = 2 * (key.len() + size_of::<String>()) + size_of::<MetaValue>() + size_of::<Range<usize>>();
+        budget.spend(1, cost, &cursor, key)?;
         let item = format!("metadata `{key}`");
+        let type_at = cursor.pos();
         let id = cursor.u32(&item)?;
         let value_at = cursor.pos();
         let value = value::read(&mut cursor, id, &item, &mut budget)?;
@@ -51,6 +58,7 @@ pub(super) fn read(file: &MappedFile, shard: u32) -> Result<Header> {
         if !metadata.insert(key.to_owned(), value) {
             return Err(cursor.fault(&item, at, "the key occurs twice"));
         }
+        values.push(type_at..cursor.pos());
     }
 
     let mut entries = Vec::new();
@@ -62,7 +70,7 @@ pub(super) fn read(file: &MappedFile, shard: u32) -> Result<Header> {
     // No overflow: the position is at most the file's length, the alignment at most 2^24.
     let data_start = cursor.pos().next_multiple_of(alignment as usize);
     tensors::place(&mut entries, file.label(), bytes.len(), data_start)?;
-    Ok(Header { version, metadata, entries })
+    Ok(Header { version, metadata, values, entries })
 }
 
 fn read_version(cursor: &mut Cursor<'_>) -> Result<u32> {

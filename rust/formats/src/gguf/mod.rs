@@ -3,16 +3,19 @@
 //! Format: `docs/gguf.md` of ggml, versions 2 and 3, little-endian. The two versions differ in nothing
 //! that a little-endian reader sees.
 //!
-//! [`GgufFile`] reads them.
+//! [`GgufFile`] reads, [`GgufWriter`] writes.
 
 mod cursor;
+mod encode;
 mod file;
 mod header;
 mod split;
 mod tensors;
 mod value;
+mod writer;
 
 pub use file::{GgufFile, TensorInfo};
+pub use writer::{GgufBody, GgufWriter};
 
 /// The bytes that a file begins with.
 const MAGIC: &[u8; 4] = b"GGUF";

@@ -15,6 +15,11 @@ const TENSORS: &str = "split.tensors.count";
 /// Most shards: the number is five digits in the name and 16 bits in the file.
 const MAX_SHARDS: u64 = u16::MAX as u64;
 
+/// Whether `key` is one of those that number the shards.
+pub(super) fn is_split_key(key: &str) -> bool {
+    [NO, COUNT, TENSORS].contains(&key)
+}
+
 /// What a shard says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Split {

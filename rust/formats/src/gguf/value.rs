@@ -8,7 +8,7 @@ use super::cursor::Cursor;
 use super::value_type as ty;
 
 /// How deep arrays may nest. Files in use do not nest them at all.
-const MAX_DEPTH: usize = 8;
+pub(super) const MAX_DEPTH: usize = 8;
 
 /// Most bytes that a file's metadata may take once decoded. The vocabularies in use take below 64 MiB;
 /// without a bound a file could make each of its bytes cost eight.

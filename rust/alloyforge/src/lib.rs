@@ -1,1 +1,20 @@
-//! TODO
+//! The facade: opens a model and wires the rooms.
+//!
+//! A path becomes a [`Source`] (formats), the source a spec with weights by role
+//! (models) and a tokenizer, the weights a backend (backend-cpu or backend-candle) behind the one
+//! decoder, and all of it a [`Session`] (engine). This is the only crate that knows every
+//! implementation; it decides which one serves, and computes nothing.
+#![forbid(unsafe_code)]
+
+mod backend;
+mod inspect;
+mod open;
+mod source;
+
+pub use alloyforge_backend_candle::{DeviceInfo, devices};
+pub use alloyforge_engine::Session;
+pub use alloyforge_models::Description;
+pub use backend::BackendChoice;
+pub use inspect::{Inspection, TensorSummary, inspect};
+pub use open::{OpenOptions, open};
+pub use source::{Source, open_tokenizer};

@@ -29,4 +29,5 @@ pub mod product;
 pub mod reference;
 pub mod rope;
 pub mod router;
+pub mod scale;
 pub mod topology;

@@ -1,0 +1,95 @@
+//! A loaded layer: its weights and what its phases ask of its spec.
+
+use alloyforge_kernels::activation::Activation;
+use alloyforge_kernels::attention::HeadSpec;
+use alloyforge_kernels::matrix::Matrix;
+use alloyforge_kernels::router::RouterOrder;
+
+use crate::cache::LayerPlace;
+
+/// A product with its bias.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    pub(crate) matrix: Matrix,
+    pub(crate) bias: Option<Vec<f32>>,
+}
+
+/// The norm on queries and keys, with its weights.
+#[derive(Debug)]
+pub(crate) enum HeadNorm {
+    None,
+    /// Over each head.
+    PerHead {
+        q: Vec<f32>,
+        k: Vec<f32>,
+    },
+    /// Over all heads together.
+    FullWidth {
+        q: Vec<f32>,
+        k: Vec<f32>,
+    },
+}
+
+/// A dense MLP.
+#[derive(Debug)]
+pub(crate) struct Dense {
+    pub(crate) gate: Linear,
+    pub(crate) up: Linear,
+    pub(crate) down: Linear,
+    pub(crate) activation: Activation,
+}
+
+/// A mixture of experts.
+#[derive(Debug)]
+pub(crate) struct Experts {
+    pub(crate) router: Linear,
+    /// Gate, up and down of each.
+    pub(crate) experts: Vec<[Linear; 3]>,
+    pub(crate) per_token: usize,
+    pub(crate) order: RouterOrder,
+    pub(crate) activation: Activation,
+}
+
+#[derive(Debug)]
+pub(crate) enum Mlp {
+    Dense(Dense),
+    Experts(Experts),
+}
+
+/// A layer.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    pub(crate) num_heads: usize,
+    pub(crate) num_kv_heads: usize,
+    pub(crate) heads: HeadSpec,
+    pub(crate) rope: Option<usize>,
+    pub(crate) place: LayerPlace,
+    pub(crate) attn_norm: Option<Vec<f32>>,
+    pub(crate) q: Linear,
+    pub(crate) k: Linear,
+    pub(crate) v: Linear,
+    pub(crate) head_norm: HeadNorm,
+    pub(crate) sinks: Option<Vec<f32>>,
+    pub(crate) o: Linear,
+    pub(crate) attn_post_norm: Option<Vec<f32>>,
+    pub(crate) mlp_norm: Option<Vec<f32>>,
+    pub(crate) mlp: Mlp,
+    pub(crate) mlp_post_norm: Option<Vec<f32>>,
+}
+
+impl Layer {
+    /// Width of a head.
+    pub(crate) fn head_dim(&self) -> usize {
+        self.heads.layout.head_dim
+    }
+
+    /// Width of all query heads.
+    pub(crate) fn q_dim(&self) -> usize {
+        self.num_heads * self.head_dim()
+    }
+
+    /// Width of all key heads.
+    pub(crate) fn kv_dim(&self) -> usize {
+        self.num_kv_heads * self.head_dim()
+    }
+}

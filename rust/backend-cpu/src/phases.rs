@@ -1,0 +1,142 @@
+//! The phases, each a few jobs of the pool over the workspace.
+
+pub(crate) mod attention;
+pub(crate) mod ends;
+mod experts;
+pub(crate) mod mlp;
+
+use std::ops::Range;
+
+use alloyforge_kernels::disjoint::Disjoint;
+use alloyforge_kernels::isa::Isa;
+use alloyforge_kernels::norm;
+use alloyforge_kernels::pool::Pool;
+use alloyforge_kernels::product::{self, Input, Output, Store};
+use alloyforge_types::{ModelSpec, Result};
+
+use crate::cache::Cache;
+use crate::layer::Linear;
+use crate::rope::Rope;
+use crate::step::Step;
+use crate::workspace::{Scratch, Workspace};
+
+/// Rows of one chunk of a job by rows. A single decoded row is then no job at all.
+const ROWS_A_CHUNK: usize = 4;
+
+/// What the phases work with.
+pub(crate) struct Context<'a> {
+    pub(crate) spec: &'a ModelSpec,
+    pub(crate) isa: Isa,
+    pub(crate) pool: &'a Pool,
+    pub(crate) ropes: &'a [Rope],
+    pub(crate) cache: &'a mut Cache,
+    pub(crate) step: &'a Step,
+    pub(crate) work: &'a mut Workspace,
+}
+
+/// Calls `task` for each of `count` rows, a few in each chunk.
+fn by_rows(pool: &Pool, count: usize, task: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
+    pool.run(count.div_ceil(ROWS_A_CHUNK), |chunk, _| {
+        (chunk * ROWS_A_CHUNK..count.min((chunk + 1) * ROWS_A_CHUNK)).try_for_each(&task)
+    })
+}
+
+/// The norm of every row of `from`, into `to`.
+fn norm_rows(
+    isa: Isa,
+    pool: &Pool,
+    from: &[f32],
+    weight: &[f32],
+    eps: f32,
+    count: usize,
+    to: &mut [f32],
+) -> Result<()> {
+    let width = weight.len();
+    let to = Disjoint::new(to);
+    by_rows(pool, count, |row| {
+        // SAFETY: each row is one call's alone.
+        let to = unsafe { to.part(row * width..(row + 1) * width) };
+        norm::rms_norm(isa, &from[row * width..][..width], weight, eps, to);
+        Ok(())
+    })
+}
+
+/// The rows `rows` of a product, into rows of `stride` numbers.
+///
+/// # Safety
+/// While it runs, nobody else touches columns `rows` of `values` in the rows from `first_row` on.
+#[allow(clippy::too_many_arguments, reason = "what goes in and where it goes")]
+unsafe fn part(
+    isa: Isa,
+    linear: &Linear,
+    rows: Range<usize>,
+    input: Input<'_>,
+    values: &Disjoint<'_, f32>,
+    first_row: usize,
+    store: Store,
+    scratch: &mut Scratch,
+) -> Result<()> {
+    let output =
+        Output { values, stride: linear.matrix.rows(), first_row, bias: linear.bias.as_deref(), store };
+    // SAFETY: as this function's own promise.
+    unsafe { product::product(isa, &linear.matrix, rows, input, output, &mut scratch.panel) }
+}
+
+/// A whole product of the step's rows that ends in the residual stream: added at once, or by way of a
+/// norm.
+fn into_residual(
+    linear: &Linear,
+    input: Input<'_>,
+    post_norm: Option<&[f32]>,
+    tools: Tools<'_>,
+    residual: &mut [f32],
+    added: &mut [f32],
+) -> Result<()> {
+    let rows = linear.matrix.rows();
+    {
+        let (target, store) = match post_norm {
+            None => (Disjoint::new(residual), Store::AddScaled(tools.residual_scale)),
+            Some(_) => (Disjoint::new(added), Store::Set),
+        };
+        tools.pool.run(product::num_chunks(rows), |chunk, worker| {
+            let mut scratch = tools.scratch.get(worker);
+            let rows = product::chunk_rows(chunk, rows);
+            // SAFETY: each chunk has columns of its own.
+            unsafe { part(tools.isa, linear, rows, input, &target, 0, store, &mut scratch) }
+        })?;
+    }
+    match post_norm {
+        None => Ok(()),
+        Some(weight) => add_normed(weight, input.count(), tools, residual, added),
+    }
+}
+
+/// Adds the norm of every row of `added` to the residual stream.
+fn add_normed(
+    weight: &[f32],
+    count: usize,
+    tools: Tools<'_>,
+    residual: &mut [f32],
+    added: &mut [f32],
+) -> Result<()> {
+    let width = weight.len();
+    let (residual, added) = (Disjoint::new(residual), Disjoint::new(added));
+    by_rows(tools.pool, count, |row| {
+        let range = row * width..(row + 1) * width;
+        // SAFETY: each row is one call's alone.
+        let (residual, added) = unsafe { (residual.part(range.clone()), added.part(range)) };
+        norm::rms_norm_in_place(tools.isa, added, weight, tools.eps);
+        norm::add_scaled(tools.isa, residual, added, tools.residual_scale);
+        Ok(())
+    })
+}
+
+/// What every product needs beside its numbers.
+#[derive(Clone, Copy)]
+struct Tools<'a> {
+    isa: Isa,
+    pool: &'a Pool,
+    scratch: &'a alloyforge_kernels::disjoint::PerWorker<Scratch>,
+    residual_scale: f32,
+    eps: f32,
+}

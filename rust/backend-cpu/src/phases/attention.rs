@@ -1,0 +1,175 @@
+//! Queries, keys and values; attention; its output.
+
+use alloyforge_kernels::attention::{self, QueryTile};
+use alloyforge_kernels::disjoint::Disjoint;
+use alloyforge_kernels::norm;
+use alloyforge_kernels::product::{Input, Store, chunk_rows, num_chunks};
+use alloyforge_kernels::rope::{rotate_half, rotate_interleaved};
+use alloyforge_types::{BLOCK_LEN, Result, RopeLayout};
+
+use super::{Context, Tools, by_rows, into_residual, norm_rows, part};
+use crate::layer::{HeadNorm, Layer};
+
+/// Norm, q, k and v with biases, q/k norm, rotary embedding; k and v into the cache.
+pub(crate) fn qkv(layer: &Layer, context: &mut Context<'_>) -> Result<()> {
+    products(layer, context)?;
+    if let HeadNorm::FullWidth { q, k } = &layer.head_norm {
+        norm_full_width(q, k, context)?;
+    }
+    append(layer, context)
+}
+
+/// The normed rows times the three matrices, in one job.
+fn products(layer: &Layer, context: &mut Context<'_>) -> Result<()> {
+    let (isa, count, hidden) = (context.isa, context.step.num_rows, context.spec.hidden_dim);
+    let work = &mut *context.work;
+    let input = match &layer.attn_norm {
+        Some(weight) => {
+            let eps = context.spec.norm_eps;
+            norm_rows(isa, context.pool, work.residual.get(), weight, eps, count, work.normed.get_mut())?;
+            work.normed.get()
+        }
+        None => work.residual.get(),
+    };
+    let input = Input::first(input, hidden, count);
+    let products = [
+        (&layer.q, Disjoint::new(work.q.get_mut())),
+        (&layer.k, Disjoint::new(work.k.get_mut())),
+        (&layer.v, Disjoint::new(work.v.get_mut())),
+    ];
+    let chunks: usize = products.iter().map(|(linear, _)| num_chunks(linear.matrix.rows())).sum();
+    context.pool.run(chunks, |mut chunk, worker| {
+        let mut scratch = work.scratch.get(worker);
+        for (linear, values) in &products {
+            let rows = linear.matrix.rows();
+            if chunk < num_chunks(rows) {
+                let rows = chunk_rows(chunk, rows);
+                // SAFETY: each chunk has columns of its own.
+                return unsafe { part(isa, linear, rows, input, values, 0, Store::Set, &mut scratch) };
+            }
+            chunk -= num_chunks(rows);
+        }
+        Ok(())
+    })
+}
+
+/// The norm over all heads together.
+fn norm_full_width(q_weight: &[f32], k_weight: &[f32], context: &mut Context<'_>) -> Result<()> {
+    let (isa, eps) = (context.isa, context.spec.norm_eps);
+    let (q, k) = (Disjoint::new(context.work.q.get_mut()), Disjoint::new(context.work.k.get_mut()));
+    by_rows(context.pool, context.step.num_rows, |row| {
+        for (values, weight) in [(&q, q_weight), (&k, k_weight)] {
+            let width = weight.len();
+            // SAFETY: each row is one call's alone.
+            let values = unsafe { values.part(row * width..(row + 1) * width) };
+            norm::rms_norm_in_place(isa, values, weight, eps);
+        }
+        Ok(())
+    })
+}
+
+/// Norm and turn of every head; keys and values into the cache. One chunk takes the rows of one block,
+/// one key head and its query heads.
+fn append(layer: &Layer, context: &mut Context<'_>) -> Result<()> {
+    let (isa, eps, step) = (context.isa, context.spec.norm_eps, context.step);
+    let (dim, group, heads) = (layer.head_dim(), layer.heads.group, layer.num_kv_heads);
+    let (q_dim, kv_dim) = (layer.q_dim(), layer.kv_dim());
+    let work = &mut *context.work;
+    let (q, k) = (Disjoint::new(work.q.get_mut()), Disjoint::new(work.k.get_mut()));
+    let v = work.v.get();
+    let turn = layer
+        .rope
+        .map(|index| (&context.ropes[index], work.angles[index].0.get(), work.angles[index].1.get()));
+    let (q_norm, k_norm) = match &layer.head_norm {
+        HeadNorm::PerHead { q, k } => (Some(q), Some(k)),
+        HeadNorm::None | HeadNorm::FullWidth { .. } => (None, None),
+    };
+    let prepare = |values: &mut [f32], weight: Option<&Vec<f32>>, row: usize| {
+        if let Some(weight) = weight {
+            norm::rms_norm_in_place(isa, values, weight, eps);
+        }
+        if let Some((rope, cos, sin)) = turn {
+            let n = rope.num_angles();
+            let (cos, sin) = (&cos[row * n..][..n], &sin[row * n..][..n]);
+            match rope.layout() {
+                RopeLayout::Half => rotate_half(isa, values, cos, sin),
+                RopeLayout::Interleaved => rotate_interleaved(isa, values, cos, sin),
+            }
+        }
+    };
+    let layout = layer.heads.layout;
+    let writer = context.cache.writer(layer.place);
+    context.pool.run(step.runs.len() * heads, |chunk, _| {
+        let (run, head) = (step.runs[chunk / heads], chunk % heads);
+        let block = step.block(run.sequence, layer.place.group, run.start / BLOCK_LEN);
+        // SAFETY: the step has checked that no two runs write to one block; a head is one chunk's alone.
+        let (keys, values) = unsafe { writer.planes(block, head) };
+        for i in 0..run.count {
+            let row = run.first + i;
+            for q_head in head * group..(head + 1) * group {
+                let at = row * q_dim + q_head * dim;
+                // SAFETY: a row's query heads belong to one key head, which is this chunk's alone.
+                prepare(unsafe { q.part(at..at + dim) }, q_norm, row);
+            }
+            let at = row * kv_dim + head * dim;
+            // SAFETY: as above.
+            let key = unsafe { k.part(at..at + dim) };
+            prepare(key, k_norm, row);
+            let slot = (run.start + i) % BLOCK_LEN;
+            layout.write_key(keys, slot, key);
+            layout.write_value(values, slot, &v[at..at + dim]);
+        }
+        Ok(())
+    })
+}
+
+/// Softmax attention of the queries over the cache. One chunk takes some rows and one key head.
+pub(crate) fn attend(layer: &Layer, context: &mut Context<'_>) -> Result<()> {
+    let (isa, step) = (context.isa, context.step);
+    let (dim, group, heads, q_dim) = (layer.head_dim(), layer.heads.group, layer.num_kv_heads, layer.q_dim());
+    let queries = context.work.q.get();
+    let attended = Disjoint::new(context.work.attended.get_mut());
+    let reader = context.cache.reader(layer.place);
+    let scratch = &context.work.scratch;
+    context.pool.run(step.tiles.len() * heads, |chunk, worker| {
+        // later rows see more: the longest first, so that none is left for the end
+        let (tile, head) = (step.tiles[step.tiles.len() - 1 - chunk / heads], chunk % heads);
+        let first = head * group * dim;
+        let sinks = layer.sinks.as_ref().map(|sinks| &sinks[head * group..(head + 1) * group]);
+        let query = QueryTile {
+            queries: &queries[tile.first * q_dim + first..],
+            stride: q_dim,
+            start: tile.start,
+            ends: &step.ends[tile.first..tile.first + tile.count],
+            sinks,
+        };
+        attention::attend(
+            isa,
+            &layer.heads,
+            &query,
+            |index| reader.planes(step.block(tile.sequence, layer.place.group, index), head),
+            |row, q_head, values| {
+                let at = (tile.first + row) * q_dim + first + q_head * dim;
+                // SAFETY: these rows' heads are this chunk's alone.
+                unsafe { attended.part(at..at + dim) }.copy_from_slice(values);
+            },
+            &mut scratch.get(worker).attention,
+        );
+        Ok(())
+    })
+}
+
+/// Output product, bias, norm after, residual.
+pub(crate) fn output(layer: &Layer, context: &mut Context<'_>) -> Result<()> {
+    let work = &mut *context.work;
+    let tools = Tools {
+        isa: context.isa,
+        pool: context.pool,
+        scratch: &work.scratch,
+        residual_scale: context.spec.residual_scale,
+        eps: context.spec.norm_eps,
+    };
+    let input = Input::first(work.attended.get(), layer.q_dim(), context.step.num_rows);
+    let post_norm = layer.attn_post_norm.as_deref();
+    into_residual(&layer.o, input, post_norm, tools, work.residual.get_mut(), work.added.get_mut())
+}

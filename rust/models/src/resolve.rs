@@ -85,7 +85,9 @@ fn from_hf(config: &Value, store: &dyn TensorStore) -> Result<Draft> {
     let fault = |item: &str, fault: &str| Error::format(store.label(), format!("config.json {item}"), fault);
     let config = config.as_object().ok_or_else(|| fault("", "is no object"))?;
     let (object, outer) = match config.get("text_config") {
-        Some(Value::Object(text)) if families::is_nested(text_of(config, "model_type")) => {
+        Some(Value::Object(text))
+            if text_of(config, "model_type").and_then(families::by_model_type).is_some() =>
+        {
             (text, Some(config))
         }
         _ => (config, None),

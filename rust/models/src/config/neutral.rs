@@ -4,9 +4,6 @@
 //! on. The lists name what transformers' base configuration and the converters write, what belongs to
 //! training, to generation, to the tokenizer, or to bookkeeping.
 
-/// The key of a quantised checkpoint's description.
-pub(super) const QUANTIZATION: &str = "quantization_config";
-
 /// Whether `key` of `config.json` is harmless.
 pub(super) fn in_config_json(key: &str) -> bool {
     EXACT.contains(&key)
@@ -31,7 +28,10 @@ const EXACT: &[&str] = &[
     "custom_pipelines",
     "dtype",
     "finetuning_task",
+    "is_llama_config",
     "license",
+    "max_sequence_length",
+    "model_max_length",
     "model_name",
     "model_type",
     "name_or_path",

@@ -115,6 +115,15 @@ impl<'a> Reader<'a> {
         self.item(key).is_some()
     }
 
+    /// Whether the file does not have `key` at all, not even as null.
+    pub(crate) fn is_absent(&self, key: Key) -> bool {
+        match (self.spelled(key), self.values) {
+            (None, _) => true,
+            (Some(name), Values::Hf { object, .. }) => !object.contains_key(&name),
+            (Some(name), Values::Gguf { metadata, .. }) => metadata.get(&name).is_none(),
+        }
+    }
+
     /// A fault of `key`.
     pub(crate) fn fault(&self, key: Key, fault: impl Into<String>) -> Error {
         Error::format(self.store.label(), self.named(key), fault)
@@ -218,6 +227,19 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The number above zero at `key`, `None` where it is null, `default` where it is absent.
+    pub(crate) fn nullable_number(&self, key: Key, default: f64) -> Result<Option<f64>> {
+        Ok(self.positive_number(key)?.or(self.is_absent(key).then_some(default)))
+    }
+
+    /// Refuses any number at `key` but `only`, where something is switched off by that.
+    pub(crate) fn expect(&self, key: Key, only: f64) -> Result<()> {
+        match self.number(key)? {
+            Some(x) if x != only => Err(self.unsupported(key, x)),
+            _ => Ok(()),
+        }
+    }
+
     /// The boolean at `key`, or `default` where it is missing.
     pub(crate) fn flag(&self, key: Key, default: bool) -> Result<bool> {
         match self.item(key) {
@@ -249,6 +271,23 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Accepts a quantised checkpoint of `method`, the one that the family can read.
+    pub(crate) fn accept_quantization(&self, method: &str) -> Result<()> {
+        let Values::Hf { object, .. } = self.values else { return Ok(()) };
+        let found =
+            object.get(keys::QUANTIZATION.hf).and_then(|q| q.get("quant_method")).and_then(Value::as_str);
+        match found {
+            Some(found) if found != method => {
+                Err(self.unsupported(keys::QUANTIZATION, format!("\"{found}\"")))
+            }
+            Some(_) => {
+                self.ignore(&[keys::QUANTIZATION]);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Whether the head is the embedding matrix: in a GGUF file, whether it has no matrix of its own.
     pub(crate) fn has_tied_head(&self, default: bool) -> Result<bool> {
         match self.values {
@@ -274,7 +313,7 @@ impl<'a> Reader<'a> {
         };
         match self.values {
             Values::Hf { object, outer } => {
-                let nested = outer.and_then(|o| o.get_key_value(neutral::QUANTIZATION));
+                let nested = outer.and_then(|o| o.get_key_value(keys::QUANTIZATION.hf));
                 let pairs = object.iter().chain(nested).filter(|(_, v)| !v.is_null());
                 for (key, value) in pairs.map(|(k, v)| (k, Item::Json(v))) {
                     if !read.contains(key) && !value.is_off() && !neutral::in_config_json(key) {

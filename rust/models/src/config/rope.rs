@@ -49,7 +49,7 @@ impl Reader<'_> {
 
     /// An even width from 2 to that of a head.
     fn checked_dim(&self, key: Key, dim: usize, head_dim: usize) -> Result<usize> {
-        if dim == 0 || dim % 2 != 0 || dim > head_dim {
+        if dim == 0 || !dim.is_multiple_of(2) || dim > head_dim {
             let fault =
                 format!("turns {dim} coordinates, expected an even number up to the head's {head_dim}");
             return Err(self.fault(key, fault));
@@ -58,6 +58,8 @@ impl Reader<'_> {
     }
 
     fn hf_rope(&self, head_dim: usize, context_len: usize, defaults: &RopeDefaults) -> Result<RopeSpec> {
+        // named at the top by Phi-3, where it matters to some scalings only
+        self.ignore(&[keys::ROPE_ORIGINAL]);
         let group = self.hf_rope_group(defaults.of)?;
         let fields = Fields { reader: self, key: group.key, object: group.object };
         let outer_theta = match defaults.of {
@@ -219,6 +221,10 @@ impl Reader<'_> {
             self.positive_number(keys::YARN_BETA_FAST)?.unwrap_or(32.0),
             self.positive_number(keys::YARN_BETA_SLOW)?.unwrap_or(1.0),
         );
+        let yarn_given = self.positive_number(keys::YARN_MAGNITUDE)?;
+        if self.number(keys::YARN_EXTRAPOLATION)?.is_some_and(|x| x >= 0.0) {
+            self.expect(keys::YARN_EXTRAPOLATION, 1.0)?;
+        }
         let kind = self.text(keys::ROPE_TYPE)?;
         let (short, long) = (
             self.divisors("rope_factors_short.weight", dim)?,
@@ -246,7 +252,8 @@ impl Reader<'_> {
                 beta_slow: slow as f32,
                 truncate: defaults.yarn_truncate,
                 // llama.cpp takes the numerator's multiplier for 1
-                magnitude: (magnitude * yarn_magnitude(factor, None, log_mul.map(|_| 1.0), log_mul)) as f32,
+                magnitude: (magnitude * yarn_magnitude(factor, yarn_given, log_mul.map(|_| 1.0), log_mul))
+                    as f32,
             }),
             (Some("longrope"), ..) => {
                 let item = "tensors `rope_factors_short.weight` and `rope_factors_long.weight`";

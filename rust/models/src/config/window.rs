@@ -6,19 +6,26 @@ use super::keys::{self, Key};
 use super::{Reader, item::Item};
 
 impl Reader<'_> {
-    /// Tokens that a layer with a window sees. A GGUF file writes 0 for none.
-    pub(crate) fn window(&self) -> Result<Option<usize>> {
-        self.window_or(None)
-    }
-
-    /// As [`window`](Self::window), or `default` where the file says nothing.
-    pub(crate) fn window_or(&self, default: Option<usize>) -> Result<Option<usize>> {
+    /// Tokens that a layer with a window sees; `default` where the file says nothing. `config.json`
+    /// writes null for none, a GGUF file 0.
+    pub(crate) fn window(&self, default: Option<usize>) -> Result<Option<usize>> {
         match self.count(keys::WINDOW)? {
-            None => Ok(default),
+            None => Ok(default.filter(|_| self.is_absent(keys::WINDOW))),
             Some(0) if self.is_gguf() => Ok(None),
             Some(0) => Err(self.fault(keys::WINDOW, "is 0, expected at least 1 or null")),
             window => Ok(window),
         }
+    }
+
+    /// As [`window`](Self::window), where `use_sliding_window` switches it on.
+    pub(crate) fn switched_window(&self, default: Option<usize>) -> Result<Option<usize>> {
+        if self.flag(keys::USE_WINDOW, false)? {
+            return self.window(default);
+        }
+        if !self.is_gguf() {
+            self.ignore(&[keys::WINDOW]);
+        }
+        Ok(None)
     }
 
     /// For each layer whether it has a window: what `layer_types` lists, else what the pattern says,

@@ -52,31 +52,33 @@ pub(super) struct Dense {
 }
 
 impl Default for Dense {
-    /// Llama without biases, in the layout of Hugging Face.
     fn default() -> Self {
-        Self {
-            vocab_size: None,
-            num_heads: None,
-            num_kv_heads: None,
-            head_dim: None,
-            context_len: 2048,
-            norm_eps: 1e-6,
-            rope_theta: 10_000.0,
-            has_tied_head: false,
-            activation: (keys::ACTIVATION, Activation::Silu),
-            qkv_bias: Bias::Never,
-            o_bias: Bias::Never,
-            qk_norm: QkNorm::None,
-            norms: NormPlacement::Pre,
-            rope_of: RopeOf::Model,
-            gguf_layout: RopeLayout::Half,
-            yarn_truncate: true,
-            names: Names { hf: &[], gguf: &[], norm_plus_one: false },
-        }
+        Self::LLAMA
     }
 }
 
 impl Dense {
+    /// Llama without biases, in the layout of Hugging Face.
+    pub(super) const LLAMA: Self = Self {
+        vocab_size: None,
+        num_heads: None,
+        num_kv_heads: None,
+        head_dim: None,
+        context_len: 2048,
+        norm_eps: 1e-6,
+        rope_theta: 10_000.0,
+        has_tied_head: false,
+        activation: (keys::ACTIVATION, Activation::Silu),
+        qkv_bias: Bias::Never,
+        o_bias: Bias::Never,
+        qk_norm: QkNorm::None,
+        norms: NormPlacement::Pre,
+        rope_of: RopeOf::Model,
+        gguf_layout: RopeLayout::Half,
+        yarn_truncate: true,
+        names: Names { hf: &[], gguf: &[], norm_plus_one: false },
+    };
+
     /// The decoder that `c` describes: every layer alike but for per-layer sizes of a GGUF file, no
     /// windows, a dense MLP.
     pub(super) fn build(&self, c: &Reader<'_>) -> Result<Draft> {
@@ -90,15 +92,17 @@ impl Dense {
             default => c.layer_sizes(keys::KV_HEADS, num_layers, default)?,
         };
         let head_dim = self.head_dim(c, hidden_dim, &heads)?;
-        let ff_dims = c.layer_sizes(keys::FF, num_layers, None)?;
+        // a mixture in every layer may leave out the width that none of them has
+        let expert_ff = if c.is_gguf() { c.count(keys::EXPERT_FF)? } else { None };
+        let ff_dims = c.layer_sizes(keys::FF, num_layers, expert_ff)?;
         let activation = self.activation(c)?;
-        c.refuse(keys::MLP_BIAS)?;
+        self.refuse_others(c)?;
 
         let mut layers = Vec::with_capacity(num_layers);
         for (i, ((num_heads, num_kv_heads), ff_dim)) in
             heads.into_iter().zip(kv_heads).zip(ff_dims).enumerate()
         {
-            if num_heads % num_kv_heads != 0 {
+            if !num_heads.is_multiple_of(num_kv_heads) {
                 let fault = format!("is {num_kv_heads}, which does not divide {num_heads} query heads");
                 return Err(c.fault(keys::KV_HEADS, fault));
             }
@@ -147,6 +151,15 @@ impl Dense {
         Ok(Draft { spec, names: self.names })
     }
 
+    /// Refuses what no family of this kind has.
+    fn refuse_others(&self, c: &Reader<'_>) -> Result<()> {
+        if !c.flag(keys::CAUSAL, true)? {
+            return Err(c.unsupported(keys::CAUSAL, false));
+        }
+        c.refuse(keys::MLP_BIAS)?;
+        if self.qkv_bias == Bias::Never { c.refuse(keys::ATTENTION_BIAS) } else { Ok(()) }
+    }
+
     fn head_dim(&self, c: &Reader<'_>, hidden_dim: usize, heads: &[usize]) -> Result<usize> {
         // a file may write the key as null, which means the same as leaving it out
         let default = self.head_dim.filter(|_| !c.is_gguf());
@@ -154,7 +167,7 @@ impl Dense {
             Some(_) => c.size_or(keys::HEAD_DIM, default.unwrap_or(0))?,
             None => {
                 let first = heads.first().copied().unwrap_or(1);
-                if hidden_dim % first != 0 {
+                if !hidden_dim.is_multiple_of(first) {
                     let fault = format!("is {first}, which does not divide the width {hidden_dim}");
                     return Err(c.fault(keys::HEADS, fault));
                 }
@@ -222,9 +235,12 @@ fn checked_layers(c: &Reader<'_>) -> Result<usize> {
 
 fn has_bias(c: &Reader<'_>, bias: Bias, tensors: &[String]) -> Result<bool> {
     match bias {
-        Bias::Always => Ok(true),
+        Bias::Always => {
+            c.ignore(&[keys::ATTENTION_BIAS]);
+            Ok(true)
+        }
         _ if c.is_gguf() => Ok(tensors.iter().any(|t| c.has_tensor(&format!("{t}.bias")))),
-        Bias::Never => c.refuse(keys::ATTENTION_BIAS).map(|()| false),
+        Bias::Never => Ok(false),
         Bias::Configured { default } => c.flag(keys::ATTENTION_BIAS, default),
     }
 }
@@ -234,6 +250,13 @@ impl Draft {
     pub(super) fn set_windows(&mut self, window: Option<usize>, of: &[bool]) {
         for (layer, has_window) in self.spec.layers.iter_mut().zip(of) {
             layer.attention.window = window.filter(|_| *has_window);
+        }
+    }
+
+    /// Gives every layer the same window.
+    pub(super) fn set_window(&mut self, window: Option<usize>) {
+        for layer in &mut self.spec.layers {
+            layer.attention.window = window;
         }
     }
 

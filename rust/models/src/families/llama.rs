@@ -16,8 +16,7 @@ pub(super) fn build(c: &Reader<'_>) -> Result<Draft> {
         Dense { qkv_bias: bias, o_bias: bias, gguf_layout: RopeLayout::Interleaved, ..Dense::default() };
     let mut draft = dense.build(c)?;
     if c.is_gguf() {
-        let all = vec![true; draft.num_layers()];
-        draft.set_windows(c.window()?, &all);
+        draft.set_window(c.window(None)?);
     }
     Ok(draft)
 }

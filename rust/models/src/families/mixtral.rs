@@ -3,7 +3,7 @@
 use alloyforge_types::{Activation, ExpertRole as E, LayerRole as L, Result, RopeLayout, RouterOrder};
 
 use super::Draft;
-use super::dense::{Bias, Dense};
+use super::dense::Dense;
 use super::moe::Experts;
 use crate::config::{Key, Reader, keys};
 use crate::weights::names::{Entry, Names, Part};
@@ -29,15 +29,12 @@ pub(super) fn build(c: &Reader<'_>) -> Result<Draft> {
         context_len: 131_072,
         norm_eps: 1e-5,
         rope_theta: 1_000_000.0,
-        qkv_bias: Bias::Never,
         gguf_layout: RopeLayout::Interleaved,
         names: NAMES,
         ..Dense::default()
     };
     let mut draft = dense.build(c)?;
-    let window = c.window()?;
-    let all = vec![true; draft.num_layers()];
-    draft.set_windows(window, &all);
+    draft.set_window(c.window(None)?);
     let experts = Experts {
         count: 8,
         used: 2,

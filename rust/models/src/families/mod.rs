@@ -7,8 +7,18 @@
 mod dense;
 mod moe;
 
+mod gemma2;
+mod gemma3;
+mod gpt_oss;
 mod llama;
+mod mistral;
 mod mixtral;
+mod olmo2;
+mod phi3;
+mod qwen2;
+mod qwen3;
+mod qwen3_moe;
+mod smollm3;
 
 use alloyforge_types::{ModelSpec, Result};
 
@@ -39,7 +49,18 @@ pub(crate) struct Family {
 
 #[rustfmt::skip]
 const FAMILIES: &[Family] = &[
+    Family { model_types: &["gemma2"], class: "Gemma2ForCausalLM", gguf: &["gemma2"], build: gemma2::build },
+    Family { model_types: &["gemma3_text", "gemma3"], class: "Gemma3ForCausalLM", gguf: &["gemma3"], build: gemma3::build },
+    Family { model_types: &["gpt_oss"], class: "GptOssForCausalLM", gguf: &["gpt-oss"], build: gpt_oss::build },
     Family { model_types: &["llama"], class: "LlamaForCausalLM", gguf: &["llama"], build: llama::build },
+    Family { model_types: &["mistral"], class: "MistralForCausalLM", gguf: &[], build: mistral::build },
+    Family { model_types: &["mixtral"], class: "MixtralForCausalLM", gguf: &[], build: mixtral::build },
+    Family { model_types: &["olmo2"], class: "Olmo2ForCausalLM", gguf: &["olmo2"], build: olmo2::build },
+    Family { model_types: &["phi3"], class: "Phi3ForCausalLM", gguf: &["phi3"], build: phi3::build },
+    Family { model_types: &["qwen2"], class: "Qwen2ForCausalLM", gguf: &["qwen2"], build: qwen2::build },
+    Family { model_types: &["qwen3"], class: "Qwen3ForCausalLM", gguf: &["qwen3"], build: qwen3::build },
+    Family { model_types: &["qwen3_moe"], class: "Qwen3MoeForCausalLM", gguf: &["qwen3moe"], build: qwen3_moe::build },
+    Family { model_types: &["smollm3"], class: "SmolLM3ForCausalLM", gguf: &["smollm3"], build: smollm3::build },
 ];
 
 /// The family whose `model_type` is `name`.
@@ -55,9 +76,4 @@ pub(crate) fn by_class(name: &str) -> Option<&'static Family> {
 /// The family of llama.cpp's architecture `name`.
 pub(crate) fn by_gguf(name: &str) -> Option<&'static Family> {
     FAMILIES.iter().find(|f| f.gguf.contains(&name))
-}
-
-/// Whether a model of type `name` is a larger one around a text model that can be run alone.
-pub(crate) fn is_nested(name: Option<&str>) -> bool {
-    name == Some("gemma3")
 }

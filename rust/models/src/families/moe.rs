@@ -32,6 +32,7 @@ impl Experts {
             let fault = format!("is {experts_per_token}, the model has {num_experts} experts");
             return Err(c.fault(used, fault));
         }
+        self.refuse_routing(c)?;
         let own_ff = c.count(self.ff)?.filter(|&n| n > 0);
         for (i, layer) in draft.spec.layers.iter_mut().enumerate().filter(|(i, _)| of(*i)) {
             let ff_dim = match (own_ff, &layer.mlp) {
@@ -50,5 +51,21 @@ impl Experts {
             });
         }
         Ok(())
+    }
+
+    /// Refuses a GGUF file's routing that is not this mixture's.
+    fn refuse_routing(&self, c: &Reader<'_>) -> Result<()> {
+        // llama.cpp's numbers: 1 softmax over all, 3 over the chosen
+        let expected = match self.order {
+            RouterOrder::TopKThenSoftmax => [1, 3],
+            _ => [1, 1],
+        };
+        match c.count(keys::GATING)? {
+            Some(n) if n != 0 && !expected.contains(&n) => Err(c.unsupported(keys::GATING, n)),
+            _ => match c.number(keys::EXPERT_SCALE)? {
+                Some(scale) if scale != 0.0 => c.expect(keys::EXPERT_SCALE, 1.0),
+                _ => Ok(()),
+            },
+        }
     }
 }

@@ -13,6 +13,7 @@ A line is: type, count of blocks, FNV-1a of all answers' bytes, and the first 8 
 hexadecimal bits; quantize: bytes). Inputs come from splitmix64 with the type's number as its seed; bytes
 take 8 from each draw, numbers see `floats`.
 """
+
 import argparse
 import ctypes
 import pathlib
@@ -26,14 +27,34 @@ MASK = (1 << 64) - 1
 
 # The upper bytes of half-precision scales, whose bit 6 is cleared: no infinity, no NaN.
 SCALES = {
-    T.F16: [1], T.Q4_0: [1], T.Q4_1: [1, 3], T.Q5_0: [1], T.Q5_1: [1, 3], T.Q8_0: [1],
-    T.Q2_K: [81, 83], T.Q3_K: [109], T.Q4_K: [1, 3], T.Q5_K: [1, 3], T.Q6_K: [209],
-    T.IQ2_XXS: [1], T.IQ2_XS: [1], T.IQ2_S: [1], T.IQ3_XXS: [1], T.IQ3_S: [1], T.IQ1_S: [1],
-    T.IQ1_M: [55], T.IQ4_NL: [1], T.IQ4_XS: [1], T.TQ1_0: [53], T.TQ2_0: [65], T.MXFP4: [], T.BF16: [1],
+    T.F16: [1],
+    T.Q4_0: [1],
+    T.Q4_1: [1, 3],
+    T.Q5_0: [1],
+    T.Q5_1: [1, 3],
+    T.Q8_0: [1],
+    T.Q2_K: [81, 83],
+    T.Q3_K: [109],
+    T.Q4_K: [1, 3],
+    T.Q5_K: [1, 3],
+    T.Q6_K: [209],
+    T.IQ2_XXS: [1],
+    T.IQ2_XS: [1],
+    T.IQ2_S: [1],
+    T.IQ3_XXS: [1],
+    T.IQ3_S: [1],
+    T.IQ1_S: [1],
+    T.IQ1_M: [55],
+    T.IQ4_NL: [1],
+    T.IQ4_XS: [1],
+    T.TQ1_0: [53],
+    T.TQ2_0: [65],
+    T.MXFP4: [],
+    T.BF16: [1],
 }
 NUM_BLOCKS = 512
 K_TYPES = {T.Q2_K: "q2_K", T.Q3_K: "q3_K", T.Q4_K: "q4_K", T.Q5_K: "q5_K", T.Q6_K: "q6_K"}
-QUANTIZABLE = [T.F16, T.BF16, T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q8_0]
+QUANTIZABLE = [T.F16, T.BF16, T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q8_0, T.TQ1_0, T.TQ2_0, T.MXFP4]
 
 
 def splitmix64(seed, count):

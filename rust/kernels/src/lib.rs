@@ -26,6 +26,7 @@ pub mod norm;
 pub mod plane;
 pub mod pool;
 pub mod product;
+pub mod quantize;
 pub mod reference;
 pub mod rope;
 pub mod router;

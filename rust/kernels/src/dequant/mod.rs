@@ -19,6 +19,8 @@ use std::fmt;
 
 use alloyforge_types::{Error, QuantType};
 
+pub(crate) use codebook4::half_of_e8m0;
+pub(crate) use k::scale_min;
 pub(crate) use plain::f16_to_f32;
 
 /// A row function: the blocks of a row into its numbers. The lengths must fit.

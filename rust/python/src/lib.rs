@@ -1,1 +1,51 @@
-//! TODO
+//! The Python module `alloyforge._native`: conversion, the interpreter's lock, and the map of errors.
+//!
+//! Nothing is decided or computed here. The rules of the room: the core runs without the interpreter's
+//! lock; a wait for it looks at signals at least every 50 ms, so that Ctrl-C is heard; the engine's
+//! thread never takes the lock; a panic is an `InternalError` of the one call; and one match, in
+//! `error`, knows which error is which exception.
+
+use pyo3::prelude::*;
+
+mod bell;
+mod chat_template;
+mod devices;
+mod error;
+mod inspect;
+mod json;
+mod numbers;
+mod request;
+mod results;
+mod sampling;
+mod session;
+mod tokenizer;
+mod wait;
+
+#[pymodule]
+mod _native {
+    use super::*;
+
+    #[pymodule_export]
+    use super::bell::Bell;
+    #[pymodule_export]
+    use super::chat_template::ChatTemplate;
+    #[pymodule_export]
+    use super::devices::devices;
+    #[pymodule_export]
+    use super::error::error_samples;
+    #[pymodule_export]
+    use super::inspect::inspect;
+    #[pymodule_export]
+    use super::numbers::{dequantize, probabilities};
+    #[pymodule_export]
+    use super::request::Request;
+    #[pymodule_export]
+    use super::session::{Prompt, Session};
+    #[pymodule_export]
+    use super::tokenizer::Tokenizer;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

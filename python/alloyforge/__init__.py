@@ -1,0 +1,99 @@
+"""AlloyForge: language models, from a file to a streamed answer.
+
+import alloyforge as af
+
+with af.Session("smollm2-135m") as session:
+    for chunk in session.stream_chat([{"role": "user", "content": "What is gravity?"}]):
+        print(chunk.text, end="", flush=True)
+"""
+
+from __future__ import annotations
+
+from alloyforge._native import (
+    ChatTemplate,
+    Tokenizer,
+    __version__,
+    dequantize,
+    devices,
+    inspect,
+    probabilities,
+)
+from alloyforge.aio import AsyncStream
+from alloyforge.errors import (
+    AlloyForgeError,
+    ContextLengthError,
+    DeviceError,
+    DownloadError,
+    InternalError,
+    InvalidRequestError,
+    MediaError,
+    MissingDependencyError,
+    ModelFormatError,
+    OutOfMemoryError,
+    QueueFullError,
+    RequestTimeout,
+    SessionClosedError,
+    UnsupportedModelError,
+)
+from alloyforge.media import Video
+from alloyforge.models import find_model
+from alloyforge.results import (
+    ChatCompletion,
+    Chunk,
+    Completion,
+    DeviceInfo,
+    Logprob,
+    Memory,
+    Score,
+    SessionInfo,
+    SessionStats,
+    Timings,
+    Usage,
+)
+from alloyforge.sampling import Sampling
+from alloyforge.session import Session
+from alloyforge.stream import Stream
+
+__all__ = [
+    "AlloyForgeError",
+    "AsyncStream",
+    "ChatCompletion",
+    "ChatTemplate",
+    "Chunk",
+    "Completion",
+    "ContextLengthError",
+    "DeviceError",
+    "DeviceInfo",
+    "DownloadError",
+    "Inspection",
+    "InternalError",
+    "InvalidRequestError",
+    "Logprob",
+    "MediaError",
+    "Memory",
+    "MissingDependencyError",
+    "ModelFormatError",
+    "ModelSummary",
+    "OutOfMemoryError",
+    "QueueFullError",
+    "RequestTimeout",
+    "Sampling",
+    "Score",
+    "Session",
+    "SessionClosedError",
+    "SessionInfo",
+    "SessionStats",
+    "Stream",
+    "TensorInfo",
+    "Timings",
+    "Tokenizer",
+    "UnsupportedModelError",
+    "Usage",
+    "Video",
+    "__version__",
+    "dequantize",
+    "devices",
+    "find_model",
+    "inspect",
+    "probabilities",
+]

@@ -1,0 +1,228 @@
+"""The core of AlloyForge, as its Python module shows it."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import Unpack
+
+from alloyforge.results import Chunk, Completion, DeviceInfo, Inspection, Score, SessionInfo, SessionStats
+from alloyforge.sampling import Sampling
+
+__version__: str
+
+@final
+class Bell:
+    """A socket that becomes readable when requests have news."""
+
+    def __new__(cls) -> Bell: ...
+    def fileno(self) -> int:
+        """The file descriptor that becomes readable."""
+
+    def answer(self) -> list[int]:
+        """Silences the bell; gives the tags of the requests that have news."""
+
+@final
+class ChatTemplate:
+    """A chat template, as models carry it: jinja2 as transformers sets it up, with bounds.
+
+    Raises:
+        InvalidRequestError: the source is no template.
+    """
+
+    def __new__(cls, source: str) -> ChatTemplate: ...
+    def render(
+        self,
+        context: Mapping[str, Any] | None = None,
+        *,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        now: str | None = None,
+    ) -> str:
+        """Renders the template.
+
+        Args:
+            context: Variables.
+            messages: The variable of that name.
+            tools: The variable of that name.
+            add_generation_prompt: The variable of that name, where `context` has none.
+            now: An ISO time for templates that ask the clock; the system's where nothing is said.
+
+        Raises:
+            InvalidRequestError: the template fails, or uses more time or memory than it may.
+        """
+
+@final
+class Prompt:
+    """A chat's prompt: its text, and its token ids, in which the messages' text is literal."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def tokens(self) -> list[int]: ...
+
+@final
+class Request:
+    """A request that is under way. Dropping it cancels it."""
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether `cancel` was called."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the completion, or the failure, has been taken."""
+
+    def cancel(self) -> None:
+        """Ends the request; what was written so far comes as its completion."""
+
+    def next(self) -> Chunk | Completion | None:
+        """The next chunk, or the completion; `None` when that has been taken. Waits for it."""
+
+    def poll(self) -> Chunk | Completion | None:
+        """As `next`, without waiting: `None` also where there is nothing yet."""
+
+    def wait(self) -> Completion:
+        """The completion, passing over chunks."""
+
+@final
+class Session:
+    """A loaded model."""
+
+    def __new__(
+        cls,
+        path: str,
+        *,
+        device: str = "auto",
+        backend: str = "auto",
+        dtype: str = "auto",
+        quantize: str | None = None,
+        context_len: int | None = None,
+        kv_dtype: str = "auto",
+        kv_memory: int | None = None,
+        threads: int | None = None,
+        max_batch: int | None = None,
+        prefix_cache: bool = True,
+        progress: Callable[[float], object] | None = None,
+    ) -> Session: ...
+    def submit(
+        self,
+        prompt: str | Sequence[int] | Prompt,
+        sampling: Mapping[str, Any],
+        *,
+        stream: bool = False,
+        bell: Bell | None = None,
+        tag: int = 0,
+    ) -> Request:
+        """Puts a request in line; `bell` is rung with `tag` when it has news."""
+
+    def chat_prompt(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None,
+        template: str | None,
+    ) -> Prompt:
+        """The prompt of a chat."""
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None,
+        template: str | None,
+    ) -> str:
+        """The text of a chat's prompt."""
+
+    def logits(self, prompt: str | Sequence[int]) -> npt.NDArray[np.float32]:
+        """Logits of shape `(n_tokens, vocab)`."""
+
+    def score(self, prompt: str | Sequence[int]) -> Score:
+        """How probable a text is."""
+
+    def tokenize(self, text: str, *, special: bool = True, add_bos: bool | None = None) -> list[int]:
+        """Text to token ids."""
+
+    def detokenize(self, tokens: Sequence[int], *, skip_special: bool = False) -> str:
+        """Token ids to text."""
+
+    def info(self) -> SessionInfo:
+        """What is loaded."""
+
+    def stats(self) -> SessionStats:
+        """Counts."""
+
+    def close(self) -> None:
+        """Ends all requests and frees the memory."""
+
+@final
+class Tokenizer:
+    """A model's tokenizer, from a GGUF file (one without tensors too), a folder, or a `tokenizer.json`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModelFormatError: the file is damaged.
+        UnsupportedModelError: a kind of vocabulary that is not known.
+    """
+
+    def __new__(cls, path: str | os.PathLike[str]) -> Tokenizer: ...
+    @property
+    def vocab_size(self) -> int:
+        """One more than the highest id."""
+
+    def encode(self, text: str, *, special: bool = True, add_bos: bool | None = None) -> list[int]:
+        """The token ids of `text`.
+
+        Args:
+            text: The text.
+            special: Whether special tokens written in it become their ids, or stay ordinary text.
+            add_bos: Whether the BOS token is put in front; as the model wants it where nothing is
+                said, and never a second one.
+        """
+
+    def decode(self, tokens: Sequence[int], *, skip_special: bool = False) -> str:
+        """The text of token ids. A BOS token in front, which `encode` puts there, gives none.
+
+        Args:
+            tokens: The token ids.
+            skip_special: Whether other special tokens give no text either.
+
+        Raises:
+            InvalidRequestError: an id outside the vocabulary.
+        """
+
+def dequantize(data: bytes, type: str) -> npt.NDArray[np.float32]:
+    """The numbers that `data`, blocks of `type` (`q4_k`, say), mean.
+
+    Raises:
+        InvalidRequestError: a type that is not known, or bytes that are no whole blocks.
+    """
+
+def devices() -> list[DeviceInfo]:
+    """The devices that this build can use on this machine."""
+
+def error_samples() -> list[Exception]:
+    """One error of every kind that the core knows, as the exception that it raises."""
+
+def inspect(path: str | os.PathLike[str]) -> Inspection:
+    """Describes a model file or folder; one that AlloyForge cannot run too.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModelFormatError: the file is damaged.
+    """
+
+def probabilities(
+    logits: npt.ArrayLike, *, tokens: Sequence[int] = (), **sampling: Unpack[Sampling]
+) -> npt.NDArray[np.float32]:
+    """The distribution that a draw would be made from, of the shape of `logits`.
+
+    Args:
+        logits: One a token.
+        tokens: What was drawn before, which penalties look at.
+        **sampling: See `alloyforge.Sampling`.
+
+    Raises:
+        InvalidRequestError: a parameter out of range.
+    """

@@ -1,0 +1,92 @@
+"""Chat messages: OpenAI's dictionaries, checked and made what a template expects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from alloyforge.errors import invalid
+
+Message = Mapping[str, Any]
+Tool = Mapping[str, Any]
+
+_MEDIA = ("image_url", "input_audio", "video_url", "image", "audio", "video")
+
+
+def checked_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Copies of the messages as a template takes them.
+
+    Text parts are joined with line ends, and the arguments of earlier tool calls, which OpenAI sends
+    as JSON text, are read.
+
+    Raises:
+        InvalidRequestError: a message of another shape, named by its place.
+    """
+    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
+        raise invalid("messages", f"must be a list of messages, found {type(messages).__name__}")
+    if not messages:
+        raise invalid("messages", "must not be empty")
+    return [_checked(message, f"messages[{i}]") for i, message in enumerate(messages)]
+
+
+def checked_tools(tools: Sequence[Tool] | None, tool_choice: object) -> list[dict[str, Any]] | None:
+    """Copies of the tools that a template is told of.
+
+    Raises:
+        InvalidRequestError: a tool of another shape; a `tool_choice` that this version cannot force.
+    """
+    if tool_choice not in ("auto", "none", None):
+        raise invalid("tool_choice", f"{tool_choice!r} is not supported by this version: 'auto' or 'none'")
+    if tools is None or tool_choice == "none":
+        return None
+    if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Sequence):
+        raise invalid("tools", f"must be a list of tools, found {type(tools).__name__}")
+    for i, tool in enumerate(tools):
+        function = tool.get("function", tool) if isinstance(tool, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise invalid(f"tools[{i}]", "must be a function with a name")
+    return [dict(tool) for tool in tools] or None
+
+
+def _checked(message: Message, where: str) -> dict[str, Any]:
+    if not isinstance(message, Mapping):
+        raise invalid(where, f"must be a dictionary, found {type(message).__name__}")
+    if not isinstance(message.get("role"), str):
+        raise invalid(f"{where}.role", "must be a string")
+    out = dict(message)
+    content = message.get("content")
+    if isinstance(content, str) or content is None:
+        out.setdefault("content", None)
+    elif isinstance(content, Sequence) and not isinstance(content, bytes):
+        out["content"] = "\n".join(_text_of(part, f"{where}.content[{i}]") for i, part in enumerate(content))
+    else:
+        raise invalid(f"{where}.content", f"must be text or a list of parts, found {type(content).__name__}")
+    if message.get("tool_calls"):
+        out["tool_calls"] = [
+            _checked_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(message["tool_calls"])
+        ]
+    return out
+
+
+def _text_of(part: object, where: str) -> str:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if isinstance(part, Mapping) and kind == "text" and isinstance(part.get("text"), str):
+        return str(part["text"])
+    if kind in _MEDIA:
+        raise invalid(where, f"a part of type {kind!r} is not supported by this version")
+    raise invalid(where, "must be a part with a known type, and its text")
+
+
+def _checked_call(call: object, where: str) -> dict[str, Any]:
+    if not isinstance(call, Mapping):
+        raise invalid(where, f"must be a dictionary, found {type(call).__name__}")
+    out = dict(call)
+    function = call.get("function")
+    if isinstance(function, Mapping) and isinstance(function.get("arguments"), str):
+        try:
+            arguments = json.loads(function["arguments"] or "{}")
+        except (ValueError, RecursionError) as error:
+            raise invalid(f"{where}.function.arguments", f"must be JSON: {error}") from error
+        out["function"] = {**function, "arguments": arguments}
+    return out

@@ -1,0 +1,257 @@
+"""What a session returns: plain, frozen data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+FinishReason = Literal["stop", "length", "tool_calls", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Logprob:
+    """A token and its natural log probability, before any sampling change."""
+
+    token: int
+    logprob: float
+    top: list[Logprob] = field(default_factory=list)
+    """The most probable tokens at its place, best first; their own `top` is empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that a request took."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    """Prompt tokens that were found in the prefix cache."""
+    completion_tokens: int
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where a request's time went, in seconds."""
+
+    queue: float
+    """From the call until its first step began."""
+    prefill: float
+    """From its first step until the prompt was read."""
+    decode: float
+    """From the first token to the last."""
+    first_token: float
+    """From the call until the first token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of an answer: whole characters, as soon as they are certain."""
+
+    text: str
+    tokens: list[int] = field(default_factory=list)
+    """The tokens that were drawn since the chunk before, which `text` may lag behind."""
+    logprobs: list[Logprob] | None = None
+    """Where asked for, one a token."""
+    index: int = 0
+    """Which of `n` choices."""
+    reasoning: str = ""
+    """In a chat, what the model thinks before it answers; it is no part of `text`."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A finished answer. `str()` of it is its text."""
+
+    text: str
+    tokens: list[int]
+    """What was drawn, without the token that ended it."""
+    logprobs: list[Logprob] | None
+    """Where asked for, one a token."""
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+    others: list[Completion] = field(default_factory=list, repr=False)
+    """With `n > 1`, the choices after this one."""
+
+    @property
+    def choices(self) -> list[Completion]:
+        """All `n` choices, this one first."""
+        return [self, *self.others]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class ChatCompletion(Completion):
+    """A finished chat answer; `text` is what the model says to the user."""
+
+    reasoning: str | None = None
+    """What the model thought before it answered, where its template marks that."""
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    """The calls it asks for, as OpenAI's dictionaries."""
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """The answer as a message, to be appended to the conversation."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.text}
+        if self.reasoning is not None:
+            message["reasoning_content"] = self.reasoning
+        if self.tool_calls:
+            message["tool_calls"] = self.tool_calls
+        return message
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """How probable a text is to the model."""
+
+    tokens: list[int]
+    logprobs: npt.NDArray[np.float32]
+    """Natural log probabilities of all tokens but the first, of shape `(n_tokens - 1,)`."""
+    perplexity: float
+    """`exp(-mean(logprobs))`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Memory that a session holds, in bytes."""
+
+    weights: int
+    kv: int
+    """The KV cache."""
+    workspace: int
+    """Buffers between the phases of a step."""
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.kv + self.workspace
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """What a session has loaded, and where."""
+
+    architecture: str
+    parameters: int
+    file_type: str
+    """The format that most weights are stored in."""
+    vocab_size: int
+    context_len: int
+    """The most tokens that one sequence may hold."""
+    device: str
+    threads: int
+    chat_template: str | None
+    kv_dtype: str
+    """What the KV cache is kept in."""
+    kv_bytes_per_token: int
+    memory: Memory
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStats:
+    """What a session is doing, and what it did since it was opened."""
+
+    running: int
+    """Requests that take part in steps."""
+    waiting: int
+    """Requests in the queue."""
+    kv_blocks_used: int
+    """Blocks of the KV cache that live requests hold."""
+    kv_blocks_total: int
+    prefix_hit_tokens: int
+    """Prompt tokens that were found in the prefix cache."""
+    preemptions: int
+    """Requests that gave up their blocks for others and were computed again."""
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """A device that a session can run on."""
+
+    name: str
+    """What `device=` takes."""
+    kind: str
+    """`cpu`, `cuda` or `metal`."""
+    product: str | None
+    """What its maker calls it."""
+    memory: int | None
+    """Bytes, where they are known."""
+    capability: str | None
+    """The CUDA compute capability."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A tensor in a model file."""
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    """Outermost dimension first."""
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSummary:
+    """The decoder that a model file describes."""
+
+    architecture: str
+    parameters: int
+    file_type: str
+    """The format that most weights are stored in."""
+    num_layers: int
+    hidden_dim: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    ff_dim: int
+    """Width of a layer's MLP, or of one of its experts."""
+    num_experts: int
+    num_experts_per_token: int
+    vocab_size: int
+    context_len: int
+    """The most tokens that it was made for."""
+    window: int | None
+    """Tokens that windowed layers see."""
+    num_windowed_layers: int
+    has_tied_head: bool
+    """Whether the head is the embedding matrix."""
+    kv_bytes_per_token: int
+    """Bytes that one token takes in a KV cache of f16."""
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes that one sequence as long as the context takes in a KV cache of f16."""
+        return self.kv_bytes_per_token * self.context_len
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A model file or folder, described."""
+
+    format: Literal["gguf", "safetensors"]
+    files: list[str]
+    metadata: dict[str, str]
+    """The file's keys or the folder's configuration, long values shortened."""
+    tensors: list[TensorInfo]
+    tensor_bytes: int
+    chat_template: str | None
+    model: ModelSummary | None
+    """The decoder; `None` where AlloyForge cannot run it."""
+    fault: str | None
+    """Why it cannot."""

@@ -1,0 +1,366 @@
+"""A model, loaded and ready to write."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from alloyforge import _native
+from alloyforge.aio import AsyncStream, delivery
+from alloyforge.answers import AnswerReader
+from alloyforge.errors import invalid, not_supported
+from alloyforge.messages import Message, Tool, checked_messages, checked_tools
+from alloyforge.models import find_model
+from alloyforge.results import ChatCompletion, Completion, Score, SessionInfo, SessionStats
+from alloyforge.stream import ChatReading, Reading, Stream, TextReading
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    import numpy as np
+    import numpy.typing as npt
+    from typing_extensions import Self, Unpack
+
+    from alloyforge.sampling import Sampling
+
+C = TypeVar("C", bound=Completion)
+
+Prompt = str | Sequence[int]
+"""Text, or token ids."""
+
+
+class Session:
+    """A model, loaded and ready to write.
+
+    All methods may be called from several threads and from asyncio at once; requests that are there
+    together are computed together.
+
+    Args:
+        model: A `.gguf` file (the first shard of a split one), a folder with `config.json` and
+            `*.safetensors`, a Hugging Face id (`org/name`, `org/name:file.gguf`), or a name in the
+            catalogue such as `smollm2-135m`.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `metal`.
+        backend: `auto`, `native` or `candle`.
+        dtype: What unquantised weights are computed in: `auto`, `f32`, `f16` or `bf16`.
+        quantize: A type to quantise weights to at load: `q8_0`, `q4_0`, ...; `int8` and `int4` are
+            names for `q8_0` and `q4_k`.
+        context_len: Most tokens that one sequence may hold; the model's own, bounded by memory, where
+            nothing is said.
+        kv_dtype: What the KV cache is kept in: `auto`, `f32`, `f16`, `bf16` or `q8_0`.
+        kv_memory: Bytes for the KV cache; sized from free memory where nothing is said.
+        threads: Threads that compute; the physical cores that this process may use where nothing is
+            said.
+        max_batch: Most sequences in one step.
+        prefix_cache: Whether prompts that begin alike share what was computed.
+        projector: Not supported by this version.
+        draft: Not supported by this version.
+        progress: Told how far loading is, from 0 to 1.
+
+    Raises:
+        FileNotFoundError: there is no such model.
+        ModelFormatError: the file is damaged.
+        UnsupportedModelError: the file is sound, but of a kind that is not known.
+        InvalidRequestError: an argument is out of range.
+        OutOfMemoryError: the model does not fit.
+        DeviceError: the device is missing.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        *,
+        device: str = "auto",
+        backend: str = "auto",
+        dtype: str = "auto",
+        quantize: str | None = None,
+        context_len: int | None = None,
+        kv_dtype: str = "auto",
+        kv_memory: int | None = None,
+        threads: int | None = None,
+        max_batch: int | None = None,
+        prefix_cache: bool = True,
+        projector: str | os.PathLike[str] | None = None,
+        draft: str | os.PathLike[str] | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> None:
+        _refuse(projector=projector, draft=draft)
+        self._native = _native.Session(
+            os.fspath(find_model(model)),
+            device=device,
+            backend=backend,
+            dtype=dtype,
+            quantize=quantize,
+            context_len=context_len,
+            kv_dtype=kv_dtype,
+            kv_memory=kv_memory,
+            threads=threads,
+            max_batch=max_batch,
+            prefix_cache=prefix_cache,
+            progress=progress,
+        )
+
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        images: object = None,
+        audio: object = None,
+        videos: object = None,
+        **sampling: Unpack[Sampling],
+    ) -> Completion:
+        """Completes `prompt`.
+
+        Args:
+            prompt: Text, in which special tokens are read as such, or token ids. A BOS token is put
+                in front of text where the model wants one and the text does not begin with it.
+            images: Not supported by this version.
+            audio: Not supported by this version.
+            videos: Not supported by this version.
+            **sampling: How tokens are drawn: see `alloyforge.Sampling`.
+
+        Raises:
+            InvalidRequestError: a parameter is out of range.
+            ContextLengthError: the prompt does not fit the context.
+        """
+        _refuse(images=images, audio=audio, videos=videos)
+        return self._submit(prompt, sampling).wait()
+
+    def generate_batch(self, prompts: Iterable[Prompt], **sampling: Unpack[Sampling]) -> list[Completion]:
+        """Completes the prompts together; the answers come in their order.
+
+        Raises:
+            InvalidRequestError: a parameter, or any of the prompts, is wrong; then none is completed.
+        """
+        if isinstance(prompts, str):
+            raise invalid("prompts", "must be a list of prompts, found one text")
+        requests: list[_native.Request] = []
+        try:
+            requests += (self._submit(prompt, sampling) for prompt in prompts)
+            return [request.wait() for request in requests]
+        except BaseException:
+            for request in requests:
+                request.cancel()
+            raise
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        images: object = None,
+        audio: object = None,
+        videos: object = None,
+        **sampling: Unpack[Sampling],
+    ) -> Stream[Completion]:
+        """As `generate`, giving the answer while it is written."""
+        _refuse(images=images, audio=audio, videos=videos)
+        return Stream(self._submit(prompt, sampling, stream=True), TextReading())
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Tool] | None = None,
+        tool_choice: Literal["auto", "none"] = "auto",
+        template: str | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> ChatCompletion:
+        """Answers a conversation.
+
+        Args:
+            messages: OpenAI's dictionaries, with text content.
+            tools: Functions that the model may ask to have called.
+            tool_choice: Whether the model is told of them.
+            template: A chat template in place of the model's own.
+            **sampling: How tokens are drawn: see `alloyforge.Sampling`.
+
+        Raises:
+            InvalidRequestError: a message or parameter is wrong, the template fails, or the model
+                has none.
+            ContextLengthError: the conversation does not fit the context.
+        """
+        prompt, reading = self._chat(messages, tools, tool_choice, template)
+        return reading.completion(self._submit(prompt, sampling).wait())
+
+    def stream_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Tool] | None = None,
+        tool_choice: Literal["auto", "none"] = "auto",
+        template: str | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Stream[ChatCompletion]:
+        """As `chat`, giving the answer while it is written."""
+        prompt, reading = self._chat(messages, tools, tool_choice, template)
+        return Stream(self._submit(prompt, sampling, stream=True), reading)
+
+    async def agenerate(
+        self,
+        prompt: Prompt,
+        *,
+        images: object = None,
+        audio: object = None,
+        videos: object = None,
+        **sampling: Unpack[Sampling],
+    ) -> Completion:
+        """As `generate`, on asyncio. Cancelling the task cancels the request."""
+        _refuse(images=images, audio=audio, videos=videos)
+        return await self._asubmit(prompt, sampling, TextReading()).wait()
+
+    def astream(
+        self,
+        prompt: Prompt,
+        *,
+        images: object = None,
+        audio: object = None,
+        videos: object = None,
+        **sampling: Unpack[Sampling],
+    ) -> AsyncStream[Completion]:
+        """As `stream`, on asyncio."""
+        _refuse(images=images, audio=audio, videos=videos)
+        return self._asubmit(prompt, sampling, TextReading(), stream=True)
+
+    async def achat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Tool] | None = None,
+        tool_choice: Literal["auto", "none"] = "auto",
+        template: str | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> ChatCompletion:
+        """As `chat`, on asyncio. Cancelling the task cancels the request."""
+        prompt, reading = self._chat(messages, tools, tool_choice, template)
+        return await self._asubmit(prompt, sampling, reading).wait()
+
+    def astream_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Tool] | None = None,
+        tool_choice: Literal["auto", "none"] = "auto",
+        template: str | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> AsyncStream[ChatCompletion]:
+        """As `stream_chat`, on asyncio."""
+        prompt, reading = self._chat(messages, tools, tool_choice, template)
+        return self._asubmit(prompt, sampling, reading, stream=True)
+
+    def logits(
+        self, prompt: Prompt, *, images: object = None, audio: object = None, videos: object = None
+    ) -> npt.NDArray[np.float32]:
+        """The logits behind every token of `prompt`, before any sampling change.
+
+        Their shape is `(n_tokens, vocab)`.
+
+        Raises:
+            ContextLengthError: the prompt does not fit the context.
+        """
+        _refuse(images=images, audio=audio, videos=videos)
+        return self._native.logits(prompt)
+
+    def score(self, text_or_tokens: Prompt) -> Score:
+        """How probable the model finds a text.
+
+        Raises:
+            InvalidRequestError: fewer than two tokens.
+            ContextLengthError: the text does not fit the context.
+        """
+        return self._native.score(text_or_tokens)
+
+    def tokenize(self, text: str, *, special: bool = True, add_bos: bool | None = None) -> list[int]:
+        """The token ids of `text`.
+
+        Args:
+            text: The text.
+            special: Whether special tokens written in it become their ids, or stay ordinary text.
+            add_bos: Whether the BOS token is put in front; as the model wants it where nothing is
+                said, and never a second one.
+        """
+        return self._native.tokenize(text, special=special, add_bos=add_bos)
+
+    def detokenize(self, tokens: Sequence[int], *, skip_special: bool = False) -> str:
+        """The text of token ids. A BOS token in front, which `tokenize` puts there, gives none.
+
+        Args:
+            tokens: The token ids.
+            skip_special: Whether other special tokens give no text either.
+
+        Raises:
+            InvalidRequestError: an id outside the vocabulary.
+        """
+        return self._native.detokenize(tokens, skip_special=skip_special)
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] | None = None,
+        *,
+        template: str | None = None,
+    ) -> str:
+        """The prompt text that `chat` would send.
+
+        Raises:
+            InvalidRequestError: a message is wrong, the template fails, or the model has none.
+        """
+        return self._native.render(checked_messages(messages), checked_tools(tools, None), template)
+
+    @property
+    def info(self) -> SessionInfo:
+        """What is loaded, and where."""
+        return self._native.info()
+
+    def stats(self) -> SessionStats:
+        """What the session is doing, and what it did so far."""
+        return self._native.stats()
+
+    def close(self) -> None:
+        """Ends all requests and frees the memory now; calls after it raise `SessionClosedError`."""
+        self._native.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _chat(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] | None,
+        tool_choice: str,
+        template: str | None,
+    ) -> tuple[_native.Prompt, ChatReading]:
+        offered = checked_tools(tools, tool_choice)
+        prompt = self._native.chat_prompt(checked_messages(messages), offered, template)
+        return prompt, ChatReading(lambda: AnswerReader(prompt.text, offered or ()))
+
+    def _submit(
+        self, prompt: Prompt | _native.Prompt, sampling: Mapping[str, Any], *, stream: bool = False
+    ) -> _native.Request:
+        return self._native.submit(prompt, sampling, stream=stream)
+
+    def _asubmit(
+        self,
+        prompt: Prompt | _native.Prompt,
+        sampling: Mapping[str, Any],
+        reading: Reading[C],
+        *,
+        stream: bool = False,
+    ) -> AsyncStream[C]:
+        post = delivery()
+        tag = post.new_tag()
+        request = self._native.submit(prompt, sampling, stream=stream, bell=post.bell, tag=tag)
+        answer = AsyncStream(request, reading)
+        post.watch(tag, answer)
+        return answer
+
+
+def _refuse(**later: object) -> None:
+    """Refuses what the interface names and this version cannot do."""
+    for name, value in later.items():
+        if value is not None:
+            raise not_supported(name)

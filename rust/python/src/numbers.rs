@@ -1,0 +1,82 @@
+//! Pure functions on numbers.
+
+use alloyforge_engine::Request;
+use alloyforge_engine::sampling::{Sampler, TokenHistory};
+use alloyforge_kernels::dequant;
+use alloyforge_types::{Error, QuantType, Result};
+use numpy::{PyArray1, PyArrayLike1};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::error::core;
+use crate::sampling;
+
+/// The numbers that `data`, blocks of `type`, mean.
+#[pyfunction]
+#[pyo3(signature = (data, r#type))]
+pub(crate) fn dequantize<'py>(
+    py: Python<'py>,
+    data: &[u8],
+    r#type: &str,
+) -> PyResult<Bound<'py, PyArray1<f32>>> {
+    let numbers = core(py, || {
+        let ty = quant_type(r#type)?;
+        let (bytes, len) = (ty.block_bytes(), ty.block_len());
+        if !data.len().is_multiple_of(bytes) {
+            let fault = format!("{} bytes are no whole blocks of {} bytes", data.len(), bytes);
+            return Err(Error::invalid("data", fault));
+        }
+        let mut numbers = zeros(data.len() / bytes * len)?;
+        dequant::dequantize(ty, data, &mut numbers)?;
+        Ok(numbers)
+    })?;
+    Ok(PyArray1::from_vec(py, numbers))
+}
+
+/// The distribution that the token behind `tokens` would be drawn from.
+#[pyfunction]
+#[pyo3(signature = (logits, *, tokens=Vec::new(), **sampling))]
+pub(crate) fn probabilities<'py>(
+    py: Python<'py>,
+    logits: PyArrayLike1<'py, f32, numpy::AllowTypeChange>,
+    tokens: Vec<u32>,
+    sampling: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyArray1<f32>>> {
+    let mut request = Request::default();
+    if let Some(sampling) = sampling {
+        sampling::apply(sampling, &mut request)?;
+    }
+    let logits = logits.as_array().to_vec();
+    let weights = core(py, || {
+        let mut sampler = Sampler::new(&request.sampling, logits.len(), None, 0)?;
+        let mut history = TokenHistory::default();
+        tokens.iter().for_each(|&token| history.push(token));
+        let distribution = sampler.distribution(&logits, &history, 0, None)?;
+        let mut weights = vec![0.0; logits.len()];
+        for (token, weight) in distribution.weights {
+            if let Some(place) = weights.get_mut(token as usize) {
+                *place = weight as f32;
+            }
+        }
+        Ok(weights)
+    })?;
+    Ok(PyArray1::from_vec(py, weights))
+}
+
+fn quant_type(name: &str) -> Result<QuantType> {
+    QuantType::from_name(name).ok_or_else(|| {
+        let known: Vec<&str> = QuantType::ALL.iter().map(|ty| ty.name()).collect();
+        Error::invalid("type", format!("`{name}` is none of {}", known.join(", ")))
+    })
+}
+
+/// `len` zeros, or an error where there is no memory for them.
+fn zeros(len: usize) -> Result<Vec<f32>> {
+    let mut numbers = Vec::new();
+    if numbers.try_reserve_exact(len).is_err() {
+        let needed = (len as u64).saturating_mul(4);
+        return Err(Error::OutOfMemory { what: "the numbers".into(), needed, available: 0 });
+    }
+    numbers.resize(len, 0.0);
+    Ok(numbers)
+}

@@ -31,9 +31,21 @@ struct Decoder {
     weights: Weights,
     kv_type: KvType,
     cache: Option<Cache>,
-    step: Option<Step>,
+    stage: Stage,
     state: State,
     memory: MemoryUse,
+}
+
+/// Where the decoder stands.
+#[derive(Debug, Default)]
+enum Stage {
+    /// No step has begun, or one was given up.
+    #[default]
+    Idle,
+    /// In a step without rows: its phases have nothing to do.
+    Empty,
+    /// In a step.
+    Running(Box<Step>),
 }
 
 /// What one phase leaves for the next.
@@ -79,7 +91,7 @@ impl CandleBackend {
             weights,
             kv_type,
             cache: None,
-            step: None,
+            stage: Stage::Idle,
             state: State::default(),
             memory: MemoryUse { weights: bytes, kv: 0, workspace },
         };
@@ -139,11 +151,13 @@ impl Backend for CandleBackend {
     fn begin(&mut self, batch: &Batch) -> Result<()> {
         let decoder = &mut self.decoder;
         decoder.state = State::default();
-        decoder.step = None;
+        decoder.stage = Stage::Idle;
         let cache = decoder.cache.as_ref().ok_or_else(|| Error::internal("no KV cache was reserved"))?;
-        if !batch.tokens.is_empty() {
-            decoder.step = Some(Step::new(&decoder.place, &decoder.spec, cache, batch)?);
-        }
+        decoder.stage = if batch.tokens.is_empty() && batch.sequences.is_empty() {
+            Stage::Empty
+        } else {
+            Stage::Running(Box::new(Step::new(&decoder.place, &decoder.spec, cache, batch)?))
+        };
         Ok(())
     }
 
@@ -189,16 +203,21 @@ impl Backend for CandleBackend {
 }
 
 impl CandleBackend {
-    /// Runs a phase of the step that has begun, on the threads; nothing in a step without rows.
+    /// Runs a phase of the step that has begun, on the threads. A phase that fails gives the step up.
     fn phase(&mut self, work: impl FnOnce(&mut Decoder, &mut Step) -> Result<()> + Send) -> Result<()> {
         let Self { threads, decoder } = self;
-        let Some(mut step) = decoder.step.take() else { return Ok(()) };
-        let (result, step) = threads.run(|| {
-            let result = work(decoder, &mut step);
-            (result, step)
-        });
-        decoder.step = Some(step);
-        result
+        match std::mem::take(&mut decoder.stage) {
+            Stage::Idle => Err(out_of_order()),
+            Stage::Empty => {
+                decoder.stage = Stage::Empty;
+                Ok(())
+            }
+            Stage::Running(mut step) => {
+                threads.run(|| work(decoder, &mut step))?;
+                decoder.stage = Stage::Running(step);
+                Ok(())
+            }
+        }
     }
 }
 
@@ -316,8 +335,8 @@ impl Decoder {
 
     fn final_norm(&mut self, step: &Step) -> Result<()> {
         let residual = left(&mut self.state.residual)?;
-        if step.num_logit_rows > 0 {
-            let rows = residual.index_select(&step.logit_rows, 0);
+        if let Some(wanted) = &step.logit_rows {
+            let rows = residual.index_select(wanted, 0);
             let rows = rows.and_then(|rows| norm::rms(&rows, &self.weights.final_norm, self.spec.norm_eps));
             self.state.finished = Some(rows.map_err(|e| self.place.fault(e))?);
         }
@@ -333,7 +352,7 @@ impl Decoder {
                 step.num_logit_rows * vocab
             )));
         }
-        if step.num_logit_rows == 0 {
+        if step.logit_rows.is_none() {
             return Ok(());
         }
         let rows = left(&mut self.state.finished)?;

@@ -20,7 +20,8 @@ pub(crate) struct Step {
     /// A turn for each rotary embedding of the spec.
     pub(crate) turns: Vec<Turn>,
     pub(crate) num_logit_rows: usize,
-    pub(crate) logit_rows: Tensor,
+    /// The asked rows, where there are any.
+    pub(crate) logit_rows: Option<Tensor>,
     pub(crate) embeds: Vec<EmbedSpan>,
     /// Masks made by an earlier layer of this step.
     pub(crate) masks: HashMap<MaskKey, Option<Tensor>>,
@@ -61,15 +62,18 @@ impl Step {
         }
         let turns = spec.ropes.iter().map(|rope| Turn::new(rope, &batch.sequences, &place.device));
         let slots = slots.iter().map(|slots| Slots::new(slots, &place.device));
-        let logit_rows: Vec<u32> = batch.logit_rows.iter().map(|&row| row as u32).collect();
+        let wanted: Vec<u32> = batch.logit_rows.iter().map(|&row| row as u32).collect();
+        // a device has no tensor of nothing
+        let logit_rows =
+            (!wanted.is_empty()).then(|| Tensor::from_slice(&wanted, wanted.len(), &place.device));
         Ok(Self {
             rows,
             tokens: Tensor::from_slice(&batch.tokens, rows, &place.device).map_err(fault)?,
             sequences,
             slots: slots.collect::<candle_core::Result<_>>().map_err(fault)?,
             turns: turns.collect::<candle_core::Result<_>>().map_err(fault)?,
-            num_logit_rows: logit_rows.len(),
-            logit_rows: Tensor::from_slice(&logit_rows, logit_rows.len(), &place.device).map_err(fault)?,
+            num_logit_rows: wanted.len(),
+            logit_rows: logit_rows.transpose().map_err(fault)?,
             embeds: batch.embeds.clone(),
             masks: HashMap::new(),
         })

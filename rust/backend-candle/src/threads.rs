@@ -5,7 +5,8 @@ use alloyforge_types::{Error, Result};
 use candle_core::Device;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-/// A pool of our own, because Candle's is sized by environment variables alone; none on a GPU.
+/// A pool of our own for products, because Candle's is sized by environment variables alone; none on a
+/// GPU. Candle runs long element-wise operations on yet another pool, which cannot be told.
 #[derive(Debug)]
 pub(crate) struct Threads(Option<ThreadPool>);
 

@@ -175,5 +175,8 @@ fn a_batch_that_contradicts_itself_is_an_error() {
         fault(&mut batch);
         assert!(matches!(runner.forward(&batch), Err(Error::Internal { .. })), "fault {i}");
     }
+    // the step was given up
+    assert!(matches!(runner.backend.embed(), Err(Error::Internal { .. })));
     runner.forward(&good).expect("still runs");
+    assert!(matches!(runner.backend.attend(0), Err(Error::Internal { .. })), "without queries");
 }

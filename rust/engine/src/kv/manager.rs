@@ -348,3 +348,34 @@ fn num_behind(window: Option<usize>, start: usize) -> usize {
         None => 0,
     }
 }
+
+#[cfg(test)]
+impl KvManager {
+    /// Counts every reference again and compares: `live` are all sequences with blocks.
+    pub(crate) fn check_books(&self, live: &[&SequenceBlocks]) {
+        use std::collections::HashMap;
+        for (g, group) in self.groups.iter().enumerate() {
+            let mut refs: HashMap<BlockId, u32> = HashMap::new();
+            for blocks in live {
+                for (i, &block) in blocks.tables[g].iter().enumerate() {
+                    assert_eq!(block == NO_BLOCK, i < blocks.num_gone[g], "entry {i} of group {g}");
+                    if block != NO_BLOCK {
+                        *refs.entry(block).or_default() += 1;
+                    }
+                }
+            }
+            assert_eq!(refs.len(), group.pool.held(), "blocks of group {g} that nobody holds are not free");
+            for (&block, &refs) in &refs {
+                assert_eq!(group.pool.refs(block), refs);
+            }
+            for block in 0..group.pool.total() as BlockId {
+                if let Some(node) = group.pool.node(block) {
+                    assert_eq!(self.prefix.as_ref().unwrap().block(node, g), Some(block));
+                }
+            }
+        }
+        if let Some(prefix) = &self.prefix {
+            prefix.check_books(live.iter().filter_map(|b| b.tail));
+        }
+    }
+}

@@ -156,3 +156,25 @@ impl PrefixCache {
         }
     }
 }
+
+#[cfg(test)]
+impl PrefixCache {
+    /// Counts every reference again and compares: `tails` are those of all sequences.
+    pub(super) fn check_books(&self, tails: impl Iterator<Item = NodeId>) {
+        let mut refs: HashMap<NodeId, usize> = HashMap::new();
+        let parents = self.nodes.values().filter_map(|n| match n.key.parent {
+            Parent::Node(parent) => Some(parent),
+            Parent::Root(_) => None,
+        });
+        for id in parents.chain(tails) {
+            *refs.entry(id).or_default() += 1;
+        }
+        assert_eq!(self.ids.len(), self.nodes.len());
+        for (id, node) in &self.nodes {
+            assert_eq!(self.ids.get(&node.key), Some(id));
+            assert_eq!(node.refs, refs.remove(id).unwrap_or(0));
+            assert!(node.refs > 0 || node.blocks.iter().any(|&b| b != NO_BLOCK), "a node that serves nobody");
+        }
+        assert!(refs.is_empty(), "nodes are missing");
+    }
+}

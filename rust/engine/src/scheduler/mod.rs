@@ -14,6 +14,8 @@ mod growth;
 mod plan;
 mod regime;
 mod sequence;
+#[cfg(test)]
+mod simulation;
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;

@@ -30,6 +30,11 @@ impl RopeRegimes {
         regimes
     }
 
+    #[cfg(test)]
+    pub(super) fn testing(switches: &[usize], grows_after: Option<usize>) -> Self {
+        Self { switches: switches.to_vec(), grows_after }
+    }
+
     /// The number of the regime that a sequence with `rope_len` is computed in. Two sequences in one
     /// regime that begin with the same tokens have the same keys and values for them.
     pub fn number(&self, rope_len: usize) -> u64 {

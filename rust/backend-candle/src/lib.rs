@@ -28,7 +28,6 @@ mod experts;
 mod fault;
 mod formats;
 mod host;
-mod inventory;
 mod layer;
 mod loader;
 mod matrix;

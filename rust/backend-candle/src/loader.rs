@@ -9,7 +9,6 @@ use alloyforge_types::{
 use candle_core::Tensor;
 
 use crate::fault::Place;
-use crate::inventory::{self, Kind};
 use crate::layer::{Gated, Layer, Linear, Mlp, Weights};
 use crate::matrix::Matrix;
 use crate::plan::{Forms, Wanted};
@@ -37,8 +36,7 @@ pub(crate) fn load(
     options: &LoadOptions,
     workspace: u64,
 ) -> Result<Loaded> {
-    let wanted =
-        inventory::roles(spec).into_iter().map(|role| Wanted::new(spec, role)).collect::<Result<Vec<_>>>()?;
+    let wanted = spec.roles().map(|role| Wanted::new(spec, role)).collect::<Result<Vec<_>>>()?;
     let forms = Forms {
         is_cpu: place.device.is_cpu(),
         is_wide: false,
@@ -46,7 +44,7 @@ pub(crate) fn load(
         target: options.quantize.map(Target::new).transpose()?,
     };
     let forms = plan::settle(place, source, &wanted, forms, workspace)?;
-    let total = wanted.iter().map(Wanted::values).sum::<u64>().max(1);
+    let total = plan::values(&wanted).max(1);
     let (mut done, mut bytes, mut bf16) = (0, 0, 0);
     let mut parts = HashMap::new();
     for w in &wanted {
@@ -56,12 +54,11 @@ pub(crate) fn load(
         }
         let ty = forms.turned(w, weight.ty);
         let form = forms.form(w, ty);
-        let part = match w.kind {
-            Kind::Vector => {
-                let row = convert::dense_f32(place, &weight)?;
-                Part::Vector(row.flatten_all().map_err(|e| place.fault(e))?)
-            }
-            _ => Part::Matrix(convert::matrix(place, weight, ty, form)?),
+        let part = if w.role.is_vector() {
+            let row = convert::dense_f32(place, &weight)?;
+            Part::Vector(row.flatten_all().map_err(|e| place.fault(e))?)
+        } else {
+            Part::Matrix(convert::matrix(place, weight, ty, form)?)
         };
         parts.insert(w.role, part);
         bytes += form.bytes(w);

@@ -5,10 +5,9 @@
 //! where Candle has kernels for them, and the rest becomes f16.
 
 use alloyforge_interfaces::WeightSource;
-use alloyforge_types::{DType, Error, ModelSpec, QuantType, Result, Role, Weight};
+use alloyforge_types::{DType, Error, LayerRole, ModelSpec, QuantType, Result, Role, Weight};
 
 use crate::fault::Place;
-use crate::inventory::{self, Kind};
 use crate::quantize::Target;
 use crate::{device, formats};
 
@@ -16,21 +15,25 @@ use crate::{device, formats};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted {
     pub(crate) role: Role,
-    pub(crate) kind: Kind,
     pub(crate) rows: usize,
     pub(crate) cols: usize,
 }
 
 impl Wanted {
     pub(crate) fn new(spec: &ModelSpec, role: Role) -> Result<Self> {
-        let (rows, cols) = inventory::shape(spec, role)
-            .ok_or_else(|| Error::internal(format!("{role:?} has no shape in the spec")))?;
-        Ok(Self { role, kind: inventory::kind(role), rows, cols })
+        let fault = || Error::internal(format!("{role:?} has no shape in the spec"));
+        let (rows, cols) = spec.weight_shape(role).ok_or_else(fault)?;
+        Ok(Self { role, rows, cols })
     }
 
     pub(crate) fn values(&self) -> u64 {
         self.rows as u64 * self.cols as u64
     }
+}
+
+/// How many numbers all of `wanted` have.
+pub(crate) fn values(wanted: &[Wanted]) -> u64 {
+    wanted.iter().map(Wanted::values).fold(0, u64::saturating_add)
 }
 
 /// What a weight becomes.
@@ -68,10 +71,11 @@ pub(crate) struct Forms {
 impl Forms {
     /// The type that the values of a weight stored as `stored` are turned into first.
     pub(crate) fn turned(&self, w: &Wanted, stored: QuantType) -> QuantType {
-        let ty = match (w.kind, self.target) {
-            (Kind::Vector, _) => return stored,
-            (Kind::Matrix, Some(target)) => target.for_cols(w.cols),
-            _ => stored,
+        let ty = match (w.role, self.target) {
+            (role, _) if role.is_vector() => return stored,
+            // a router is small, and its choices turn on close numbers
+            (Role::Layer(_, LayerRole::Router), _) | (_, None) => stored,
+            (_, Some(target)) => target.for_cols(w.cols),
         };
         match (formats::stored_plain(ty), self.dtype) {
             // widening to f32 changes no value: the CPU does it when it multiplies
@@ -86,7 +90,7 @@ impl Forms {
 
     /// The form of a weight whose values are of type `ty` by now.
     pub(crate) fn form(&self, w: &Wanted, ty: QuantType) -> Form {
-        if w.kind == Kind::Vector || (self.is_cpu && self.is_wide) {
+        if w.role.is_vector() || (self.is_cpu && self.is_wide) {
             Form::Dense(DType::F32)
         } else if self.is_cpu {
             Form::Packed(ty)
@@ -104,7 +108,7 @@ pub(crate) fn settle(
     forms: Forms,
     workspace: u64,
 ) -> Result<Forms> {
-    let wide = wanted.iter().map(Wanted::values).sum::<u64>().saturating_mul(4);
+    let wide = values(wanted).saturating_mul(4);
     let Some(available) = device::available(&place.device) else {
         return Ok(Forms { is_wide: true, ..forms });
     };

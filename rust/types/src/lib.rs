@@ -12,6 +12,7 @@
 mod batch;
 mod dtype;
 mod error;
+mod inventory;
 mod metadata;
 mod role;
 mod rope;

@@ -49,10 +49,10 @@ fn place(label: &str, part: Part, spec: &ModelSpec, role: Role) -> Result<Place>
         Part::Whole => (0, vec![rows, cols]),
         Part::Qkv => {
             let (before, all) = qkv_rows(spec, role)?;
-            (before, if roles::is_vector(role) { vec![all] } else { vec![all, cols] })
+            (before, if role.is_vector() { vec![all] } else { vec![all, cols] })
         }
         Part::GateUp => (second * rows, vec![times(2, rows)?, cols]),
-        Part::Expert if roles::is_vector(role) => (expert, vec![experts, cols]),
+        Part::Expert if role.is_vector() => (expert, vec![experts, cols]),
         Part::Expert => (times(expert, rows)?, vec![experts, rows, cols]),
         Part::ExpertGateUp => (times(2 * expert + second, rows)?, vec![experts, times(2, rows)?, cols]),
         Part::ExpertTurned => (0, vec![experts, cols, rows]),
@@ -157,8 +157,7 @@ pub(super) fn cut<'a>(
         }
         (_, Some(view)) => {
             // a piece of a vector is counted in elements
-            let (take, unit) =
-                if part == Part::Qkv && roles::is_vector(role) { (cols, 1) } else { (rows, cols) };
+            let (take, unit) = if part == Part::Qkv && role.is_vector() { (cols, 1) } else { (rows, cols) };
             let data = view.ty.row_bytes(unit).and_then(|bytes| {
                 let start = place.first.checked_mul(bytes)?;
                 view.data.get(start..start.checked_add(take.checked_mul(bytes)?)?)

@@ -1,6 +1,8 @@
 //! Stores that tests make up.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod shapes;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -73,7 +73,7 @@ impl CpuBackend {
             limits,
             weights,
             ropes,
-            cache: Cache::new(spec, kv_type),
+            cache: Cache::new(spec, kv_type)?,
             step: Step::default(),
             workspace,
         })

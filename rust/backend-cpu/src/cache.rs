@@ -57,9 +57,12 @@ pub(crate) struct Cache {
 
 impl Cache {
     /// A cache without a block.
-    pub(crate) fn new(spec: &ModelSpec, ty: KvType) -> Self {
-        let block_bytes = (0..spec.kv_groups.len()).map(|g| BLOCK_LEN * spec.kv_token_bytes(g, ty)).collect();
-        Self { ty, block_bytes, pools: Vec::new() }
+    pub(crate) fn new(spec: &ModelSpec, ty: KvType) -> Result<Self> {
+        let num_groups = spec.kv_groups.len();
+        let block_bytes = (0..num_groups).map(|g| BLOCK_LEN * spec.kv_token_bytes(g, ty)).collect();
+        let mut cache = Self { ty, block_bytes, pools: Vec::new() };
+        cache.reserve(&vec![0; num_groups])?;
+        Ok(cache)
     }
 
     pub(crate) fn ty(&self) -> KvType {
@@ -109,7 +112,7 @@ impl Cache {
     /// Copies blocks of `group`, each from the first of a pair to the second.
     pub(crate) fn copy(&mut self, group: usize, pairs: &[(BlockId, BlockId)]) -> Result<()> {
         let Some(pool) = self.pools.get_mut(group) else {
-            return Err(Error::internal(format!("KV group {group} has no blocks")));
+            return Err(Error::internal(format!("KV group {group} of {}", self.block_bytes.len())));
         };
         for &(from, to) in pairs {
             let (from, to) = (from as usize, to as usize);

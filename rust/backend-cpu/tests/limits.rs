@@ -1,0 +1,275 @@
+//! Loading, memory, and everything that is refused.
+
+mod common;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+
+use alloyforge_backend_cpu::CpuBackend;
+use alloyforge_interfaces::{Backend, LoadOptions};
+use alloyforge_types::{
+    BLOCK_LEN, Batch, DType, EmbedSpan, Error, KvType, LayerRole, MlpSpec, ModelSpec, NO_BLOCK, QuantType,
+    Role, SequenceStep,
+};
+use common::{Runner, Stock, options, random};
+
+/// A model with a window and without, and its weights.
+fn model(ty: QuantType) -> (ModelSpec, Stock) {
+    let seed = (0..)
+        .find(|&seed| {
+            let spec = random::spec(seed);
+            spec.kv_groups.len() == 2 && spec.has_tied_head && !spec.ropes.is_empty()
+        })
+        .expect("some seed");
+    let spec = random::spec(seed);
+    let stock = random::weights(&spec, ty, 1);
+    (spec, stock)
+}
+
+fn load(spec: &ModelSpec, stock: &Stock, options: &LoadOptions) -> Result<CpuBackend, Error> {
+    CpuBackend::load(spec, stock, options)
+}
+
+#[test]
+fn weights_stay_as_compact_as_the_file_has_them() {
+    for ty in [QuantType::Q4_0, QuantType::Q4_1, QuantType::F16, QuantType::F32] {
+        let (spec, stock) = model(ty);
+        let stored: u64 = stock.0.values().map(|w| w.data.len() as u64).sum();
+        let backend = load(&spec, &stock, &options(KvType::F16, 2)).expect("loads");
+        assert_eq!(backend.memory().weights, stored);
+        assert_eq!(backend.memory().kv, 0);
+        assert!(backend.memory().workspace > 0);
+        assert_eq!((backend.device(), backend.kv_type(), backend.threads()), ("cpu", KvType::F16, 2));
+    }
+}
+
+#[test]
+fn the_asked_type_is_kept() {
+    let (spec, stock) = model(QuantType::F32);
+    let size = |dtype| {
+        let options = LoadOptions { dtype, ..options(KvType::F32, 1) };
+        load(&spec, &stock, &options).expect("loads").memory().weights
+    };
+    let vectors: u64 = stock.0.values().filter(|w| w.rows == 1).map(|w| w.data.len() as u64).sum();
+    let routers: u64 = stock
+        .0
+        .iter()
+        .filter(|(role, w)| matches!(role, Role::Layer(_, LayerRole::Router)) && w.rows > 1)
+        .map(|(_, w)| w.data.len() as u64)
+        .sum();
+    let whole = size(Some(DType::F32));
+    assert_eq!(size(None), whole);
+    for narrow in [DType::F16, DType::BF16] {
+        // norms, biases and routers stay
+        assert_eq!(size(Some(narrow)) * 2, whole + vectors + routers);
+    }
+}
+
+#[test]
+fn the_cache_takes_what_the_spec_says() {
+    let (spec, stock) = model(QuantType::F32);
+    for kv_type in [KvType::F32, KvType::F16, KvType::BF16, KvType::Q8_0] {
+        let mut backend = load(&spec, &stock, &options(kv_type, 1)).expect("loads");
+        backend.reserve_kv(&[3, 5]).expect("fits");
+        let tokens = [3, 5].map(|n| (n * BLOCK_LEN) as u64);
+        let bytes = |g: usize| spec.kv_token_bytes(g, kv_type) as u64;
+        assert_eq!(backend.memory().kv, tokens[0] * bytes(0) + tokens[1] * bytes(1));
+    }
+}
+
+#[test]
+fn too_much_memory_is_refused_and_nothing_taken() {
+    let (spec, stock) = model(QuantType::F32);
+    let mut backend = load(&spec, &stock, &options(KvType::F32, 1)).expect("loads");
+    for blocks in [[usize::MAX, 1], [1, 1 << 45], [usize::MAX / 4096, usize::MAX / 4096]] {
+        let Err(Error::OutOfMemory { what, needed, .. }) = backend.reserve_kv(&blocks) else {
+            panic!("{blocks:?} taken")
+        };
+        assert_eq!(what, "the KV cache");
+        assert!(needed > 1 << 45);
+        assert_eq!(backend.memory().kv, 0);
+    }
+    assert!(matches!(backend.reserve_kv(&[1]), Err(Error::Internal { .. })));
+    for max_rows in [usize::MAX, 1 << 50] {
+        let options = LoadOptions { max_rows, ..options(KvType::F32, 1) };
+        assert!(matches!(load(&spec, &stock, &options), Err(Error::OutOfMemory { .. })), "{max_rows} rows");
+    }
+}
+
+#[test]
+fn options_out_of_range_are_named() {
+    let (spec, stock) = model(QuantType::F32);
+    for threads in [0, 1 << 20] {
+        let Err(Error::InvalidRequest { name, .. }) = load(&spec, &stock, &options(KvType::F32, threads))
+        else {
+            panic!("{threads} threads")
+        };
+        assert_eq!(name, "threads");
+    }
+}
+
+#[test]
+fn progress_rises_to_one() {
+    let (spec, stock) = model(QuantType::F32);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let progress = seen.clone();
+    let options = LoadOptions {
+        progress: Some(Arc::new(move |p| progress.lock().expect("no panic").push(p))),
+        ..options(KvType::F32, 2)
+    };
+    load(&spec, &stock, &options).expect("loads");
+    let seen = seen.lock().expect("no panic");
+    assert!(seen.len() > 5 && seen.is_sorted() && seen[0] > 0.0);
+    assert_eq!(seen.last(), Some(&1.0));
+    assert!(seen.iter().filter(|&&p| p == 1.0).count() <= 3, "the end comes at the end: {seen:?}");
+}
+
+#[test]
+fn weights_that_lack_or_do_not_fit_are_errors() {
+    let (spec, mut stock) = model(QuantType::F32);
+    let roles: Vec<Role> = stock.0.keys().copied().collect();
+    for role in roles {
+        let weight = stock.0.remove(&role).expect("it was there");
+        assert!(load(&spec, &stock, &options(KvType::F32, 1)).is_err(), "without {role:?}");
+        let mut short = common::Stored { data: weight.data.clone(), numbers: vec![], ..weight };
+        short.data.pop();
+        stock.0.insert(role, short);
+        assert!(load(&spec, &stock, &options(KvType::F32, 1)).is_err(), "with a short {role:?}");
+        stock.0.insert(role, weight);
+    }
+    assert!(load(&spec, &stock, &options(KvType::F32, 1)).is_ok());
+}
+
+#[test]
+fn specs_that_contradict_themselves_are_errors() {
+    let (spec, stock) = model(QuantType::F32);
+    type Break = fn(&mut ModelSpec);
+    let breaks: [(&str, Break); 14] = [
+        ("no vocabulary", |s| s.vocab_size = 0),
+        ("no width", |s| s.hidden_dim = 0),
+        ("no key head", |s| s.layers[0].attention.num_kv_heads = 0),
+        ("heads that do not divide", |s| s.layers[0].attention.num_kv_heads = 1000),
+        ("no head width", |s| s.layers[0].attention.head_dim = 0),
+        ("heads past all bounds", |s| s.layers[0].attention.num_heads = usize::MAX),
+        ("an odd rope", |s| s.ropes[0].dim = 3),
+        ("a rope wider than a head", |s| s.ropes[0].dim = 4096),
+        ("a rope that is not there", |s| s.layers[0].attention.rope = Some(9)),
+        ("a window of nothing", |s| s.layers[0].attention.window = Some(0)),
+        ("a KV group that is not there", |s| s.layers[0].kv_group = 9),
+        ("a window larger than its group's", |s| s.kv_groups.iter_mut().for_each(|g| g.window = Some(1))),
+        ("sections past the angles", |s| s.ropes[0].sections = Some([usize::MAX, 1, 1])),
+        ("an MLP of nothing", |s| {
+            s.layers[0].mlp = MlpSpec::Dense { ff_dim: 0, activation: alloyforge_types::Activation::Silu };
+        }),
+    ];
+    for (what, damage) in breaks {
+        let mut damaged = spec.clone();
+        damage(&mut damaged);
+        assert!(load(&damaged, &stock, &options(KvType::F32, 1)).is_err(), "{what}");
+    }
+}
+
+/// A batch that contradicts itself must neither run nor touch memory that is not its own.
+#[test]
+fn batches_that_contradict_themselves_are_errors() {
+    let (spec, stock) = model(QuantType::F32);
+    let options = LoadOptions { max_rows: 64, max_logit_rows: 2, ..options(KvType::F32, 2) };
+    let backend = load(&spec, &stock, &options).expect("loads");
+    let mut runner = Runner::new(&spec, backend, 6, 1);
+    let sound = || Batch {
+        tokens: vec![1; 40],
+        sequences: vec![
+            SequenceStep { num_rows: 36, tables: vec![vec![0, 1]; 2], ..SequenceStep::default() },
+            SequenceStep {
+                num_rows: 4,
+                start: 62,
+                tables: vec![vec![2, 3, 4]; 2],
+                ..SequenceStep::default()
+            },
+        ],
+        logit_rows: vec![35, 39],
+        embeds: vec![],
+    };
+    assert!(runner.forward(&sound()).is_ok());
+    type Break = fn(&mut Batch);
+    let span = |first_row: usize, rows: std::ops::Range<usize>| EmbedSpan {
+        first_row,
+        values: vec![0.0; 1000].into(),
+        rows,
+    };
+    let spans = [span(39, 0..2), span(0, 0..10_000), span(usize::MAX, 0..1), span(0, 0..usize::MAX)];
+    let breaks: Vec<(&str, Break)> = vec![
+        ("too many rows", |b| b.tokens = vec![1; 65]),
+        ("rows of no sequence", |b| b.tokens.push(1)),
+        ("sequences of no rows", |b| b.tokens.truncate(39)),
+        ("a count past all bounds", |b| b.sequences[0].num_rows = usize::MAX),
+        ("a start past all bounds", |b| b.sequences[1].start = usize::MAX),
+        ("a start past 32 bits", |b| b.sequences[1].start = u32::MAX as usize),
+        ("a start past the table", |b| b.sequences[1].start = 93),
+        ("a token past the vocabulary", |b| b.tokens[5] = u32::MAX),
+        ("too many logits", |b| b.logit_rows = vec![1, 2, 3]),
+        ("logits of no row", |b| b.logit_rows = vec![40]),
+        ("a block that is not there", |b| b.sequences[0].tables[1][1] = 6),
+        ("no block where one is needed", |b| b.sequences[0].tables[0][1] = NO_BLOCK),
+        ("one block for two sequences", |b| b.sequences[0].tables[0][1] = 3),
+        ("one block twice", |b| b.sequences[0].tables[0][1] = 0),
+        ("no tables", |b| b.sequences[0].tables.clear()),
+        ("an end before the row", |b| b.sequences[1].attend_end = vec![63, 64, 65, 65]),
+        ("an end past the sequence", |b| b.sequences[1].attend_end = vec![67; 4]),
+        ("too few ends", |b| b.sequences[1].attend_end = vec![66; 3]),
+        ("too few positions", |b| b.sequences[1].rope_positions = vec![[0; 3]; 3]),
+    ];
+    for (what, damage) in breaks {
+        let mut batch = sound();
+        damage(&mut batch);
+        assert!(matches!(runner.forward(&batch), Err(Error::Internal { .. })), "{what}");
+    }
+    for span in spans {
+        let mut batch = sound();
+        batch.embeds.push(span);
+        assert!(matches!(runner.forward(&batch), Err(Error::Internal { .. })), "{:?}", batch.embeds);
+    }
+    let mut logits = vec![0.0; spec.vocab_size];
+    runner.backend.begin(&sound()).expect("sound");
+    assert!(runner.backend.logits(&mut logits).is_err(), "room for one row of two");
+    assert!(runner.backend.qkv(spec.layers.len()).is_err(), "one layer too many");
+    assert!(runner.backend.copy_blocks(0, &[(0, 6)]).is_err() && runner.backend.copy_blocks(2, &[]).is_err());
+    // and it still works
+    assert!(runner.forward(&sound()).is_ok());
+}
+
+#[test]
+fn a_step_without_logits_or_rows_is_a_step() {
+    let (spec, stock) = model(QuantType::F32);
+    let backend = load(&spec, &stock, &options(KvType::F32, 2)).expect("loads");
+    let mut runner = Runner::new(&spec, backend, 0, 1);
+    assert_eq!(runner.forward(&Batch::default()), Ok(vec![]));
+    runner.backend.reserve_kv(&[6, 6]).expect("fits");
+    let batch = Batch {
+        tokens: vec![1; 3],
+        sequences: vec![SequenceStep { num_rows: 3, tables: vec![vec![0]; 2], ..SequenceStep::default() }],
+        ..Batch::default()
+    };
+    assert_eq!(runner.forward(&batch), Ok(vec![]));
+}
+
+/// Sessions in one process share threads and do not wait for each other for ever.
+#[test]
+fn several_backends_run_at_once() {
+    let (spec, stock) = model(QuantType::Q4_0);
+    let text = random::text(&spec, 60, 9);
+    let results: HashSet<Vec<u32>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|i| {
+                let (spec, stock, text) = (&spec, &stock, &text);
+                scope.spawn(move || {
+                    let backend = load(spec, stock, &options(KvType::F16, 1 + i % 3)).expect("loads");
+                    let logits = Runner::new(spec, backend, 6, i as u64).alone(text, &[60]);
+                    logits.iter().flatten().map(|x| x.to_bits()).collect()
+                })
+            })
+            .collect();
+        threads.into_iter().map(|t| t.join().expect("no panic")).collect()
+    });
+    assert_eq!(results.len(), 1);
+}

@@ -241,23 +241,20 @@ fn dots<S: Simd, const R: usize, const B: usize>(
     x: [&[f32]; B],
     cols: usize,
 ) -> [[f32; R]; B] {
+    for row in w.iter().chain(&x) {
+        assert_eq!(row.len(), cols, "rows of one product have one length");
+    }
     let whole = cols / LANES;
-    let mut wide_w: [&[[f32; LANES]]; R] = [&[]; R];
-    let mut wide_x: [&[[f32; LANES]]; B] = [&[]; B];
-    for r in 0..R {
-        wide_w[r] = &w[r].as_chunks().0[..whole];
-    }
-    for b in 0..B {
-        wide_x[b] = &x[b].as_chunks().0[..whole];
-    }
     let mut sums = [[s.splat(0.0); R]; B];
-    let mut column = [s.splat(0.0); B];
     for k in 0..whole {
+        let mut column = [s.splat(0.0); B];
         for b in 0..B {
-            column[b] = s.load(&wide_x[b][k]);
+            // SAFETY: every row has `cols` numbers, so `whole` times `LANES`.
+            column[b] = s.load(unsafe { &*x[b].as_ptr().add(k * LANES).cast() });
         }
         for r in 0..R {
-            let weight = s.load(&wide_w[r][k]);
+            // SAFETY: as above.
+            let weight = s.load(unsafe { &*w[r].as_ptr().add(k * LANES).cast() });
             for b in 0..B {
                 sums[b][r] = s.mul_add(weight, column[b], sums[b][r]);
             }
@@ -265,12 +262,10 @@ fn dots<S: Simd, const R: usize, const B: usize>(
     }
     if whole * LANES < cols {
         for b in 0..B {
-            column[b] = s.load_part(&x[b][whole * LANES..]);
-        }
-        for r in 0..R {
-            let weight = s.load_part(&w[r][whole * LANES..]);
-            for b in 0..B {
-                sums[b][r] = s.mul_add(weight, column[b], sums[b][r]);
+            let column = s.load_part(&x[b][whole * LANES..]);
+            for r in 0..R {
+                let weight = s.load_part(&w[r][whole * LANES..]);
+                sums[b][r] = s.mul_add(weight, column, sums[b][r]);
             }
         }
     }

@@ -1,4 +1,8 @@
 //! AVX2 with FMA, and AVX-512.
+//!
+//! Vectors and arrays of as many numbers are turned into each other by value: the compiler makes the
+//! same loads and stores of that as of the intrinsics for them, and a build with debug assertions does
+//! not check every one.
 
 use std::arch::x86_64::*;
 
@@ -69,25 +73,22 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn load(self, from: &[f32; LANES]) -> Self::V {
-        // SAFETY: the token proves AVX2; both loads lie inside the array and need no alignment.
-        unsafe { [_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))] }
+        // SAFETY: both are 16 floats, every bit pattern of which is valid.
+        unsafe { std::mem::transmute::<[f32; LANES], [__m256; 2]>(*from) }
     }
 
     #[inline(always)]
     fn store(self, v: Self::V, to: &mut [f32; LANES]) {
-        // SAFETY: the token proves AVX2; both stores lie inside the array and need no alignment.
-        unsafe {
-            _mm256_storeu_ps(to.as_mut_ptr(), v[0]);
-            _mm256_storeu_ps(to.as_mut_ptr().add(8), v[1]);
-        }
+        // SAFETY: both are 16 floats, every bit pattern of which is valid.
+        *to = unsafe { std::mem::transmute::<[__m256; 2], [f32; LANES]>(v) };
     }
 
     #[inline(always)]
     fn load_f16(self, from: &[u16; LANES]) -> Self::V {
-        // SAFETY: the token proves F16C; both loads lie inside the array and need no alignment.
+        // SAFETY: the token proves F16C; both types are 32 bytes, every bit pattern of which is valid.
         unsafe {
-            let halves = from.as_ptr().cast::<__m128i>();
-            [_mm256_cvtph_ps(_mm_loadu_si128(halves)), _mm256_cvtph_ps(_mm_loadu_si128(halves.add(1)))]
+            let [low, high] = std::mem::transmute::<[u16; LANES], [__m128i; 2]>(*from);
+            [_mm256_cvtph_ps(low), _mm256_cvtph_ps(high)]
         }
     }
 
@@ -128,20 +129,20 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn load(self, from: &[f32; LANES]) -> Self::V {
-        // SAFETY: the token proves AVX-512 F; the load lies inside the array and needs no alignment.
-        unsafe { _mm512_loadu_ps(from.as_ptr()) }
+        // SAFETY: both are 16 floats, every bit pattern of which is valid.
+        unsafe { std::mem::transmute::<[f32; LANES], __m512>(*from) }
     }
 
     #[inline(always)]
     fn store(self, v: Self::V, to: &mut [f32; LANES]) {
-        // SAFETY: the token proves AVX-512 F; the store lies inside the array and needs no alignment.
-        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
+        // SAFETY: both are 16 floats, every bit pattern of which is valid.
+        *to = unsafe { std::mem::transmute::<__m512, [f32; LANES]>(v) };
     }
 
     #[inline(always)]
     fn load_f16(self, from: &[u16; LANES]) -> Self::V {
-        // SAFETY: the token proves AVX-512 F; the load lies inside the array and needs no alignment.
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())) }
+        // SAFETY: the token proves AVX-512 F; both types are 32 bytes, every bit pattern of which is valid.
+        unsafe { _mm512_cvtph_ps(std::mem::transmute::<[u16; LANES], __m256i>(*from)) }
     }
 
     #[inline(always)]

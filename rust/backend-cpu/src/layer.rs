@@ -14,6 +14,12 @@ pub(crate) struct Linear {
     pub(crate) bias: Option<Vec<f32>>,
 }
 
+impl From<Matrix> for Linear {
+    fn from(matrix: Matrix) -> Self {
+        Self { matrix, bias: None }
+    }
+}
+
 /// The norm on queries and keys, with its weights.
 #[derive(Debug)]
 pub(crate) enum HeadNorm {

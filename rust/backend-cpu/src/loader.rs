@@ -39,45 +39,26 @@ pub(crate) fn load(
     pool: &Pool,
     isa: Isa,
 ) -> Result<Weights> {
-    let mut loader = Loader { spec, source, options, pool, isa, bytes: 0, done: 0.0, total: numbers(spec) };
-    let embedding = loader.matrix(Role::Embedding, spec.vocab_size, spec.hidden_dim, Use::Product)?;
-    let layers = (0..spec.layers.len()).map(|i| loader.layer(i, kv_type)).collect::<Result<_>>()?;
-    let final_norm = loader.vector(Role::FinalNorm, spec.hidden_dim)?;
-    let head = match spec.has_tied_head {
-        true => None,
-        false => Some(loader.matrix(Role::Head, spec.vocab_size, spec.hidden_dim, Use::Product)?),
+    // the embeddings and the head count as a layer each
+    let total = (spec.layers.len() + 2) as f32;
+    let progress = |done: usize| {
+        if let Some(progress) = &options.progress {
+            progress(done as f32 / total);
+        }
     };
-    let head_bias = loader.vector_if(spec.has_head_bias, Role::HeadBias, spec.vocab_size)?;
-    if let Some(progress) = &options.progress {
-        progress(1.0);
+    let mut loader = Loader { spec, source, options, pool, isa, bytes: 0 };
+    let embedding = loader.matrix(Role::Embedding)?;
+    progress(1);
+    let mut layers = Vec::with_capacity(spec.layers.len());
+    for i in 0..spec.layers.len() {
+        layers.push(loader.layer(i, kv_type)?);
+        progress(i + 2);
     }
+    let final_norm = loader.vector(Role::FinalNorm)?;
+    let head = (!spec.has_tied_head).then(|| loader.matrix(Role::Head)).transpose()?;
+    let head_bias = loader.vector_if_any(Role::HeadBias)?;
+    progress(spec.layers.len() + 2);
     Ok(Weights { embedding, layers, final_norm, head, head_bias, bytes: loader.bytes })
-}
-
-/// Numbers in the matrices of `spec`, for the progress bar alone.
-fn numbers(spec: &ModelSpec) -> f64 {
-    let hidden = spec.hidden_dim as f64;
-    let embeddings = spec.vocab_size as f64 * hidden * if spec.has_tied_head { 1.0 } else { 2.0 };
-    let layers = spec.layers.iter().map(|layer| {
-        let a = &layer.attention;
-        let attention = 2.0 * (a.num_heads + a.num_kv_heads) as f64 * a.head_dim as f64 * hidden;
-        let mlp = match &layer.mlp {
-            MlpSpec::Dense { ff_dim, .. } => 3.0 * *ff_dim as f64 * hidden,
-            MlpSpec::Moe(moe) => (3.0 * moe.ff_dim as f64 + 1.0) * moe.num_experts as f64 * hidden,
-            _ => 0.0,
-        };
-        attention + mlp
-    });
-    embeddings + layers.sum::<f64>()
-}
-
-/// What a matrix is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Use {
-    /// Products and embeddings: takes the type that the options ask for.
-    Product,
-    /// A router, whose choices turn on close numbers: stays as the file has it.
-    Router,
 }
 
 struct Loader<'a> {
@@ -87,18 +68,17 @@ struct Loader<'a> {
     pool: &'a Pool,
     isa: Isa,
     bytes: u64,
-    done: f64,
-    total: f64,
 }
 
 impl<'a> Loader<'a> {
-    /// The weight for `role`, which must have this shape.
-    fn weight(&self, role: Role, rows: usize, cols: usize) -> Result<Weight<'a>> {
+    /// The weight for `role`, in the shape that the spec gives it.
+    fn weight(&self, role: Role) -> Result<Weight<'a>> {
         let weight = self.source.weight(role)?;
+        let shape = self.spec.weight_shape(role);
         let len = weight.ty.row_bytes(weight.cols).and_then(|row| row.checked_mul(weight.rows));
-        if (weight.rows, weight.cols) != (rows, cols) || len != Some(weight.data.len()) {
+        if shape != Some((weight.rows, weight.cols)) || len != Some(weight.data.len()) {
             return Err(Error::internal(format!(
-                "{role:?} `{}` is {} by {} in {} bytes, not {rows} by {cols}",
+                "{role:?} `{}` is {} by {} in {} bytes, not {shape:?}",
                 weight.name,
                 weight.rows,
                 weight.cols,
@@ -108,67 +88,50 @@ impl<'a> Loader<'a> {
         Ok(weight)
     }
 
-    fn vector(&mut self, role: Role, len: usize) -> Result<Vec<f32>> {
-        let weight = self.weight(role, 1, len)?;
-        let mut numbers = vec![0.0; len];
+    fn vector(&mut self, role: Role) -> Result<Vec<f32>> {
+        let weight = self.weight(role)?;
+        let mut numbers = vec![0.0; weight.cols];
         dequant::dequantize(weight.ty, &weight.data, &mut numbers)
             .map_err(|e| Error::internal(e.to_string()))?;
-        self.bytes += 4 * len as u64;
+        self.bytes += 4 * numbers.len() as u64;
         Ok(numbers)
     }
 
-    fn vector_if(&mut self, is_there: bool, role: Role, len: usize) -> Result<Option<Vec<f32>>> {
-        is_there.then(|| self.vector(role, len)).transpose()
+    /// The vector for `role`, where the spec has one.
+    fn vector_if_any(&mut self, role: Role) -> Result<Option<Vec<f32>>> {
+        self.spec.weight_shape(role).map(|_| self.vector(role)).transpose()
     }
 
-    fn matrix(&mut self, role: Role, rows: usize, cols: usize, purpose: Use) -> Result<Matrix> {
-        let weight = self.weight(role, rows, cols)?;
-        let to = match purpose {
-            Use::Product => kept_type(weight.ty, self.options),
-            Use::Router => weight.ty,
+    fn matrix(&mut self, role: Role) -> Result<Matrix> {
+        let weight = self.weight(role)?;
+        let shape = (weight.rows, weight.cols);
+        let to = match role {
+            // its choices turn on close numbers
+            Role::Layer(_, LayerRole::Router) => weight.ty,
+            _ => kept_type(weight.ty, self.options),
         };
-        let matrix =
-            Matrix::pack(self.pool, self.isa, &weight.name, (rows, cols), weight.ty, &weight.data, to)?;
+        let matrix = Matrix::pack(self.pool, self.isa, &weight.name, shape, weight.ty, &weight.data, to)?;
         self.bytes += matrix.bytes() as u64;
-        self.done += rows as f64 * cols as f64;
-        if let Some(progress) = &self.options.progress {
-            progress((self.done / self.total).min(1.0) as f32);
-        }
         Ok(matrix)
     }
 
-    /// A product of layer `i`.
-    fn linear(
-        &mut self,
-        i: usize,
-        role: LayerRole,
-        bias: Option<LayerRole>,
-        rows: usize,
-        cols: usize,
-    ) -> Result<Linear> {
-        let purpose = if role == LayerRole::Router { Use::Router } else { Use::Product };
-        let matrix = self.matrix(Role::Layer(i, role), rows, cols, purpose)?;
-        let bias = bias.map(|bias| self.vector(Role::Layer(i, bias), rows)).transpose()?;
-        Ok(Linear { matrix, bias })
+    fn linear(&mut self, role: Role, bias: Role) -> Result<Linear> {
+        Ok(Linear { matrix: self.matrix(role)?, bias: self.vector_if_any(bias)? })
     }
 
     fn layer(&mut self, i: usize, kv_type: KvType) -> Result<Layer> {
         use LayerRole as L;
         let layer = &self.spec.layers[i];
-        let (a, norms, hidden) = (&layer.attention, layer.norms, self.spec.hidden_dim);
-        let (q_dim, kv_dim) = (a.num_heads * a.head_dim, a.num_kv_heads * a.head_dim);
-        let qkv_bias = |role: L| a.has_qkv_bias.then_some(role);
-        let norm = |role: L| Role::Layer(i, role);
+        let a = &layer.attention;
+        let role = |role: L| Role::Layer(i, role);
         let head_norm = match a.qk_norm {
             QkNorm::None => HeadNorm::None,
-            QkNorm::PerHead => HeadNorm::PerHead {
-                q: self.vector(norm(L::QNorm), a.head_dim)?,
-                k: self.vector(norm(L::KNorm), a.head_dim)?,
-            },
-            QkNorm::FullWidth => HeadNorm::FullWidth {
-                q: self.vector(norm(L::QNorm), q_dim)?,
-                k: self.vector(norm(L::KNorm), kv_dim)?,
-            },
+            QkNorm::PerHead => {
+                HeadNorm::PerHead { q: self.vector(role(L::QNorm))?, k: self.vector(role(L::KNorm))? }
+            }
+            QkNorm::FullWidth => {
+                HeadNorm::FullWidth { q: self.vector(role(L::QNorm))?, k: self.vector(role(L::KNorm))? }
+            }
             other => return Err(self.unknown(format!("the q/k norm {other:?}"))),
         };
         Ok(Layer {
@@ -183,28 +146,28 @@ impl<'a> Loader<'a> {
             },
             rope: a.rope,
             place: LayerPlace::new(self.spec, i, kv_type),
-            attn_norm: self.vector_if(norms.has_pre(), norm(L::AttnNorm), hidden)?,
-            q: self.linear(i, L::Q, qkv_bias(L::QBias), q_dim, hidden)?,
-            k: self.linear(i, L::K, qkv_bias(L::KBias), kv_dim, hidden)?,
-            v: self.linear(i, L::V, qkv_bias(L::VBias), kv_dim, hidden)?,
+            attn_norm: self.vector_if_any(role(L::AttnNorm))?,
+            q: self.linear(role(L::Q), role(L::QBias))?,
+            k: self.linear(role(L::K), role(L::KBias))?,
+            v: self.linear(role(L::V), role(L::VBias))?,
             head_norm,
-            sinks: self.vector_if(a.has_sinks, norm(L::Sinks), a.num_heads)?,
-            o: self.linear(i, L::O, a.has_o_bias.then_some(L::OBias), hidden, q_dim)?,
-            attn_post_norm: self.vector_if(norms.has_post(), norm(L::AttnPostNorm), hidden)?,
-            mlp_norm: self.vector_if(norms.has_pre(), norm(L::MlpNorm), hidden)?,
+            sinks: self.vector_if_any(role(L::Sinks))?,
+            o: self.linear(role(L::O), role(L::OBias))?,
+            attn_post_norm: self.vector_if_any(role(L::AttnPostNorm))?,
+            mlp_norm: self.vector_if_any(role(L::MlpNorm))?,
             mlp: self.mlp(i, &layer.mlp)?,
-            mlp_post_norm: self.vector_if(norms.has_post(), norm(L::MlpPostNorm), hidden)?,
+            mlp_post_norm: self.vector_if_any(role(L::MlpPostNorm))?,
         })
     }
 
     fn mlp(&mut self, i: usize, mlp: &MlpSpec) -> Result<Mlp> {
         use LayerRole as L;
-        let hidden = self.spec.hidden_dim;
+        let role = |role: L| Role::Layer(i, role);
         match mlp {
-            MlpSpec::Dense { ff_dim, activation } => Ok(Mlp::Dense(Dense {
-                gate: self.linear(i, L::Gate, None, *ff_dim, hidden)?,
-                up: self.linear(i, L::Up, None, *ff_dim, hidden)?,
-                down: self.linear(i, L::Down, None, hidden, *ff_dim)?,
+            MlpSpec::Dense { activation, .. } => Ok(Mlp::Dense(Dense {
+                gate: self.matrix(role(L::Gate))?.into(),
+                up: self.matrix(role(L::Up))?.into(),
+                down: self.matrix(role(L::Down))?.into(),
                 activation: self.activation(*activation)?,
             })),
             MlpSpec::Moe(moe) => {
@@ -215,21 +178,18 @@ impl<'a> Loader<'a> {
                     }
                     other => return Err(self.unknown(format!("the router order {other:?}"))),
                 };
-                let bias = moe.has_router_bias.then_some(L::RouterBias);
-                let router = self.linear(i, L::Router, bias, moe.num_experts, hidden)?;
-                let mut expert = |e: usize| {
-                    let mut part = |role, bias, rows, cols| {
-                        let bias = moe.has_expert_bias.then_some(L::Expert(e, bias));
-                        self.linear(i, L::Expert(e, role), bias, rows, cols)
-                    };
-                    Ok([
-                        part(ExpertRole::Gate, ExpertRole::GateBias, moe.ff_dim, hidden)?,
-                        part(ExpertRole::Up, ExpertRole::UpBias, moe.ff_dim, hidden)?,
-                        part(ExpertRole::Down, ExpertRole::DownBias, hidden, moe.ff_dim)?,
-                    ])
-                };
-                let experts = (0..moe.num_experts).map(&mut expert).collect::<Result<_>>()?;
                 let activation = self.activation(moe.activation)?;
+                let router = self.linear(role(L::Router), role(L::RouterBias))?;
+                let mut experts = Vec::new();
+                for e in 0..moe.num_experts {
+                    use ExpertRole as E;
+                    let role = |part| role(L::Expert(e, part));
+                    experts.push([
+                        self.linear(role(E::Gate), role(E::GateBias))?,
+                        self.linear(role(E::Up), role(E::UpBias))?,
+                        self.linear(role(E::Down), role(E::DownBias))?,
+                    ]);
+                }
                 Ok(Mlp::Experts(Experts {
                     router,
                     experts,

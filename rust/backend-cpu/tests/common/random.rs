@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use alloyforge_kernels::{convert, dequant};
 use alloyforge_types::{
-    Activation, AttentionSpec, EmbedSpan, ExpertRole, LayerRole, LayerSpec, MlpSpec, ModelSpec, MoeSpec,
-    NormPlacement, QkNorm, QuantType, Role, RopeLayout, RopeScaling, RopeSpec, RouterOrder,
+    Activation, AttentionSpec, EmbedSpan, LayerRole, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement,
+    QkNorm, QuantType, Role, RopeLayout, RopeScaling, RopeSpec, RouterOrder,
 };
 
 use super::{Stock, Stored, Text};
@@ -174,87 +174,23 @@ fn mlp(r: &mut Random) -> MlpSpec {
 pub fn weights(spec: &ModelSpec, ty: QuantType, seed: u64) -> Stock {
     use LayerRole as L;
     let mut stock = Stock::default();
-    let mut r = Random(seed);
-    let mut matrix = |role: Role, rows: usize, cols: usize| {
-        let ty = if ty.row_bytes(cols).is_some() { ty } else { QuantType::F32 };
-        stock.0.insert(role, stored(&mut r, ty, rows, cols, 1.7 / (cols as f32).sqrt(), 0.0));
-    };
-    let hidden = spec.hidden_dim;
-    matrix(Role::Embedding, spec.vocab_size, hidden);
-    if !spec.has_tied_head {
-        matrix(Role::Head, spec.vocab_size, hidden);
-    }
-    let mut vectors = vec![(Role::FinalNorm, hidden, 1.0)];
-    if spec.has_head_bias {
-        vectors.push((Role::HeadBias, spec.vocab_size, 0.0));
-    }
-    for (i, layer) in spec.layers.iter().enumerate() {
-        let role = |role| Role::Layer(i, role);
-        let a = &layer.attention;
-        let (q_dim, kv_dim) = (a.num_heads * a.head_dim, a.num_kv_heads * a.head_dim);
-        matrix(role(L::Q), q_dim, hidden);
-        matrix(role(L::K), kv_dim, hidden);
-        matrix(role(L::V), kv_dim, hidden);
-        matrix(role(L::O), hidden, q_dim);
-        if a.has_qkv_bias {
-            vectors.extend([
-                (role(L::QBias), q_dim, 0.0),
-                (role(L::KBias), kv_dim, 0.0),
-                (role(L::VBias), kv_dim, 0.0),
-            ]);
-        }
-        if a.has_o_bias {
-            vectors.push((role(L::OBias), hidden, 0.0));
-        }
-        match a.qk_norm {
-            QkNorm::PerHead => {
-                vectors.extend([(role(L::QNorm), a.head_dim, 1.0), (role(L::KNorm), a.head_dim, 1.0)]);
-            }
-            QkNorm::FullWidth => {
-                vectors.extend([(role(L::QNorm), q_dim, 1.0), (role(L::KNorm), kv_dim, 1.0)])
-            }
-            _ => {}
-        }
-        if a.has_sinks {
-            vectors.push((role(L::Sinks), a.num_heads, 0.0));
-        }
-        if layer.norms.has_pre() {
-            vectors.extend([(role(L::AttnNorm), hidden, 1.0), (role(L::MlpNorm), hidden, 1.0)]);
-        }
-        if layer.norms.has_post() {
-            vectors.extend([(role(L::AttnPostNorm), hidden, 1.0), (role(L::MlpPostNorm), hidden, 1.0)]);
-        }
-        match &layer.mlp {
-            MlpSpec::Dense { ff_dim, .. } => {
-                matrix(role(L::Gate), *ff_dim, hidden);
-                matrix(role(L::Up), *ff_dim, hidden);
-                matrix(role(L::Down), hidden, *ff_dim);
-            }
-            MlpSpec::Moe(moe) => {
-                matrix(role(L::Router), moe.num_experts, hidden);
-                if moe.has_router_bias {
-                    vectors.push((role(L::RouterBias), moe.num_experts, 0.0));
-                }
-                for e in 0..moe.num_experts {
-                    use ExpertRole as E;
-                    let role = |part| role(L::Expert(e, part));
-                    matrix(role(E::Gate), moe.ff_dim, hidden);
-                    matrix(role(E::Up), moe.ff_dim, hidden);
-                    matrix(role(E::Down), hidden, moe.ff_dim);
-                    if moe.has_expert_bias {
-                        vectors.extend([
-                            (role(E::GateBias), moe.ff_dim, 0.0),
-                            (role(E::UpBias), moe.ff_dim, 0.0),
-                            (role(E::DownBias), hidden, 0.0),
-                        ]);
-                    }
-                }
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-    for (role, len, around) in vectors {
-        stock.0.insert(role, stored(&mut r, QuantType::F32, 1, len, 0.5, around));
+    let r = &mut Random(seed);
+    for role in spec.roles() {
+        let (rows, cols) = spec.weight_shape(role).expect("a role of the spec");
+        let is_norm = matches!(
+            role,
+            Role::FinalNorm
+                | Role::Layer(
+                    _,
+                    L::AttnNorm | L::AttnPostNorm | L::MlpNorm | L::MlpPostNorm | L::QNorm | L::KNorm
+                )
+        );
+        let stored = match ty.row_bytes(cols) {
+            _ if role.is_vector() => stored(r, QuantType::F32, rows, cols, 0.5, f32::from(is_norm)),
+            Some(_) => stored(r, ty, rows, cols, 1.7 / (cols as f32).sqrt(), 0.0),
+            None => stored(r, QuantType::F32, rows, cols, 1.7 / (cols as f32).sqrt(), 0.0),
+        };
+        stock.0.insert(role, stored);
     }
     stock
 }

@@ -124,7 +124,7 @@ fn type_shares(store: &dyn TensorStore) -> Vec<TypeShare> {
 pub(crate) fn file_type(config: Config<'_>, store: &dyn TensorStore) -> String {
     let declared = match config {
         Config::Gguf(metadata) => metadata.u64("general.file_type").and_then(declared_name),
-        Config::HuggingFace(_) => None,
+        Config::HuggingFace(config) => config["quantization_config"]["quant_method"].as_str(),
     };
     let largest =
         || type_shares(store).into_iter().next().map_or(QuantType::F32.name().to_owned(), |t| t.name);

@@ -309,7 +309,8 @@ impl<'a> Reader<'a> {
     pub(crate) fn finish(&self) -> Result<()> {
         let read = self.read.borrow();
         let refuse = |key: &str, value: Item<'_>| {
-            Err(Error::unsupported(self.store.label(), format!("key `{key}` = {}", value.shown())))
+            let place = if self.is_gguf() { "key" } else { "config.json" };
+            Err(Error::unsupported(self.store.label(), format!("{place} `{key}` = {}", value.shown())))
         };
         match self.values {
             Values::Hf { object, outer } => {

@@ -66,7 +66,8 @@ impl Reader<'_> {
             RopeOf::WindowLayers => self.positive_number(keys::ROPE_THETA_SWA)?,
             _ => self.positive_number(keys::ROPE_THETA)?,
         };
-        let theta = fields.positive("rope_theta")?.or(outer_theta).unwrap_or(defaults.theta) as f32;
+        let theta = fields.positive("rope_theta")?.or(outer_theta).or(group.theta);
+        let theta = theta.unwrap_or(defaults.theta) as f32;
         let partial = fields.positive("partial_rotary_factor")?.or(self.positive_number(keys::ROPE_PARTIAL)?);
         let dim = match partial {
             None => self.checked_dim(keys::HEAD_DIM, head_dim, head_dim)?,
@@ -92,16 +93,21 @@ impl Reader<'_> {
                 }
             };
             return match object.get(name) {
-                None | Some(Value::Null) => Ok(Group { key: keys::ROPE_PARAMETERS, object: None }),
-                Some(Value::Object(o)) => Ok(Group { key: keys::ROPE_PARAMETERS, object: Some(o) }),
+                None | Some(Value::Null) => Ok(Group::new(None)),
+                Some(Value::Object(o)) => Ok(Group::new(Some(o))),
                 Some(_) => Err(self.fault(keys::ROPE_PARAMETERS, format!("`{name}` is no object"))),
             };
         }
         // a scaling beside `rope_theta` is that of the layers which see everything
         match (old, new) {
-            _ if of == RopeOf::WindowLayers => Ok(Group { key: keys::ROPE_PARAMETERS, object: None }),
-            (Some(o), _) => Ok(Group { key: keys::ROPE_SCALING, object: Some(o) }),
-            (None, object) => Ok(Group { key: keys::ROPE_PARAMETERS, object }),
+            _ if of == RopeOf::WindowLayers => Ok(Group::new(None)),
+            (Some(o), new) => {
+                // where both are written the older one rules, but the base may stand in the newer
+                let fields = Fields { reader: self, key: keys::ROPE_PARAMETERS, object: new };
+                let theta = fields.positive("rope_theta")?;
+                Ok(Group { key: keys::ROPE_SCALING, object: Some(o), theta })
+            }
+            (None, object) => Ok(Group::new(object)),
         }
     }
 
@@ -311,6 +317,14 @@ fn longrope_magnitude(factor: f64, original_len: usize) -> f64 {
 struct Group<'a> {
     key: Key,
     object: Option<&'a Map<String, Value>>,
+    /// The base, where it stands beside the dictionary.
+    theta: Option<f64>,
+}
+
+impl<'a> Group<'a> {
+    fn new(object: Option<&'a Map<String, Value>>) -> Self {
+        Self { key: keys::ROPE_PARAMETERS, object, theta: None }
+    }
 }
 
 /// A dictionary's fields; each must be asked for.

@@ -41,7 +41,7 @@ pub(super) fn build(c: &Reader<'_>) -> Result<Draft> {
         rope_theta: 150_000.0,
         qkv_bias: bias,
         o_bias: bias,
-        // a GGUF file does not say how the ramp of the model's YaRN ends
+        // its own configuration says false; a GGUF file has no key for it
         yarn_truncate: !c.is_gguf(),
         names: NAMES,
         ..Dense::default()

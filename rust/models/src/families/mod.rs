@@ -77,3 +77,21 @@ pub(crate) fn by_class(name: &str) -> Option<&'static Family> {
 pub(crate) fn by_gguf(name: &str) -> Option<&'static Family> {
     FAMILIES.iter().find(|f| f.gguf.contains(&name))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::FAMILIES;
+
+    #[test]
+    fn every_name_means_one_family() {
+        for names in [
+            FAMILIES.iter().flat_map(|f| f.model_types).collect::<Vec<_>>(),
+            FAMILIES.iter().map(|f| &f.class).collect(),
+            FAMILIES.iter().flat_map(|f| f.gguf).collect(),
+        ] {
+            assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len(), "{names:?}");
+        }
+    }
+}

@@ -114,6 +114,9 @@ pub(super) fn check(
     };
     if !part.takes_bytes() {
         let view = view.ok_or_else(|| misplaced(role))?;
+        if part.is_rearranged() {
+            element_bytes(store, name, view.ty)?;
+        }
         return same(&view.shape, &place.shape, name);
     }
     if place.cols % MXFP4_LEN != 0 {
@@ -185,7 +188,7 @@ fn element_bytes(store: &dyn TensorStore, name: &str, ty: QuantType) -> Result<u
     if ty.is_plain() {
         return Ok(ty.block_bytes());
     }
-    let what = format!("tensor `{name}`, turned, of type {}", ty.name());
+    let what = format!("tensor `{name}` of type {}, whose numbers stand in another order,", ty.name());
     Err(Error::unsupported(store.label(), what))
 }
 

@@ -34,6 +34,11 @@ impl Part {
         matches!(self, Self::ExpertMxfp4 | Self::ExpertGateUpMxfp4)
     }
 
+    /// Whether its numbers are moved one by one, which blocks do not allow.
+    pub(super) fn is_rearranged(self) -> bool {
+        matches!(self, Self::ExpertTurned | Self::ExpertGateUpTurned | Self::ExpertGateUpBias)
+    }
+
     /// The other tensors that the one called `name` comes with.
     pub(super) fn companions(self, name: &str) -> Option<String> {
         self.takes_bytes().then(|| scales_of(name))

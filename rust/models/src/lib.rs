@@ -20,4 +20,4 @@ mod weights;
 pub use config::Config;
 pub use decoder::Decoder;
 pub use describe::{Description, TypeShare, describe};
-pub use resolve::{Resolved, resolve, roles};
+pub use resolve::{Resolved, resolve};

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use alloyforge_interfaces::{TensorStore, WeightSource};
-use alloyforge_types::{Error, MetaArray, Metadata, ModelSpec, Result, Role, RopeTable};
+use alloyforge_types::{Error, MetaArray, Metadata, ModelSpec, Result, RopeTable};
 use serde_json::{Map, Value};
 
 use crate::config::{Config, Reader};
 use crate::describe;
 use crate::families::{self, Draft, Family};
-use crate::weights::{NamedWeights, roles as roles_of};
+use crate::weights::NamedWeights;
 
 /// A model, understood: what a backend needs to load it.
 pub struct Resolved {
@@ -31,11 +31,6 @@ impl std::fmt::Debug for Resolved {
             .field("file_type", &self.file_type)
             .finish_non_exhaustive()
     }
-}
-
-/// Every role that `spec` has, in the order in which a decoder comes to them.
-pub fn roles(spec: &ModelSpec) -> impl Iterator<Item = Role> {
-    roles_of::all(spec)
 }
 
 /// Finds the family of `config`, builds its spec, and checks every weight in `store` against it.

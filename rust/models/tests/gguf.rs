@@ -2,7 +2,7 @@
 
 mod support;
 
-use alloyforge_models::{Config, Resolved, roles};
+use alloyforge_models::{Config, Resolved};
 use alloyforge_types::{
     Activation, LayerRole, MetaValue, Metadata, MlpSpec, ModelSpec, NormPlacement, QkNorm, Role, RopeLayout,
     RopeScaling, RouterOrder,
@@ -77,7 +77,8 @@ fn a_missing_output_matrix_is_the_embedding() {
     let sizes = Sizes { is_tied: true, ..SIZES };
     let resolved = resolved(&gguf(&sizes), &keys("llama", &sizes, &[]));
     assert!(resolved.spec.has_tied_head);
-    assert_eq!(roles(&resolved.spec).filter(|&r| r == Role::Head).count(), 1);
+    let (embedding, head) = (resolved.weights.weight(Role::Embedding), resolved.weights.weight(Role::Head));
+    assert_eq!(embedding.map(|w| w.name), head.map(|w| w.name));
 }
 
 #[test]
@@ -455,6 +456,6 @@ fn gpt_oss() {
     let RopeScaling::Yarn { truncate, .. } = spec.ropes[0].scaling else { panic!("no yarn") };
     assert!(!truncate);
     // the norm before the MLP, by the name that elsewhere means the one after attention
-    let mlp_norms = roles(spec).filter(|r| matches!(r, Role::Layer(_, LayerRole::MlpNorm))).count();
+    let mlp_norms = spec.roles().filter(|r| matches!(r, Role::Layer(_, LayerRole::MlpNorm))).count();
     assert_eq!(mlp_norms, 4);
 }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use alloyforge_formats::safetensors::SafetensorsStore;
 use alloyforge_interfaces::TensorStore;
-use alloyforge_models::{Config, Resolved, describe, resolve, roles};
+use alloyforge_models::{Config, Resolved, describe, resolve};
 use alloyforge_types::{
-    Activation, KvType, LayerSpec, MlpSpec, NormPlacement, QkNorm, QuantType, Role, RopeScaling, RouterOrder,
+    Activation, KvType, LayerSpec, MlpSpec, NormPlacement, QkNorm, QuantType, RopeScaling, RouterOrder,
 };
 use support::{FakeStore, json, reference};
 
@@ -52,7 +52,7 @@ fn every_number_of_every_tensor_is_taken_once() {
         let (store, resolved) = open(case, "config.json");
         let spec = &resolved.spec;
         let mut taken: BTreeMap<String, usize> = BTreeMap::new();
-        for role in roles(spec).filter(|&r| r != Role::Head || !spec.has_tied_head) {
+        for role in spec.roles() {
             let weight = resolved.weights.weight(role).unwrap_or_else(|e| panic!("{case}: {e}"));
             assert_eq!(weight.ty, QuantType::F32, "{case}: {role:?}");
             assert_eq!(weight.data.len(), weight.rows * weight.cols * 4, "{case}: {role:?}");

@@ -196,7 +196,7 @@ fn gemma_norms_have_one_added_in_single_precision() {
 
     // all seven norms of a layer and the last one, and nothing else
     let resolved = resolved(&store, &config);
-    for role in alloyforge_models::roles(&resolved.spec) {
+    for role in resolved.spec.roles() {
         let weight = resolved.weights.weight(role).unwrap();
         let is_norm = weight.rows == 1;
         assert_eq!(matches!(weight.data, Cow::Owned(_)), is_norm, "{role:?}");

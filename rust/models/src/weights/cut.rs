@@ -9,7 +9,6 @@ use alloyforge_types::{
 use half::{bf16, f16};
 
 use super::names::{Part, scales_of};
-use super::roles;
 
 /// Numbers that one MXFP4 scale serves.
 const MXFP4_LEN: usize = 32;
@@ -31,8 +30,17 @@ fn misplaced(role: Role) -> Error {
     Error::internal(format!("{role:?} is no piece of such a tensor"))
 }
 
+/// The rows and columns of `role`; `label` names the file in errors.
+///
+/// # Errors
+/// `Format` for a role that the spec does not have or whose width overflows.
+pub(super) fn shape(label: &str, spec: &ModelSpec, role: Role) -> Result<(usize, usize)> {
+    let fault = || Error::format(label, format!("{role:?}"), "is no weight of the model, or too wide");
+    spec.weight_shape(role).ok_or_else(fault)
+}
+
 fn place(label: &str, part: Part, spec: &ModelSpec, role: Role) -> Result<Place> {
-    let (rows, cols) = roles::shape(label, spec, role)?;
+    let (rows, cols) = shape(label, spec, role)?;
     let times = |a: usize, b: usize| {
         let overflow = || Error::format(label, format!("{role:?}"), "its size overflows");
         a.checked_mul(b).ok_or_else(overflow)

@@ -6,7 +6,6 @@
 
 mod cut;
 pub(crate) mod names;
-pub(crate) mod roles;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -51,13 +50,11 @@ impl NamedWeights {
     pub(crate) fn check(&self) -> Result<u64> {
         let mut used = HashSet::new();
         let mut parameters: u64 = 0;
-        for role in roles::all(&self.spec) {
+        for role in self.spec.roles() {
             let found = self.locate(role)?;
-            let (rows, cols) = roles::shape(self.store.label(), &self.spec, role)?;
+            let (rows, cols) = cut::shape(self.store.label(), &self.spec, role)?;
             cut::check(&*self.store, &found.name, found.view.as_ref(), found.entry.part, &self.spec, role)?;
-            if role != Role::Head || !self.spec.has_tied_head {
-                parameters = parameters.saturating_add((rows as u64).saturating_mul(cols as u64));
-            }
+            parameters = parameters.saturating_add((rows as u64).saturating_mul(cols as u64));
             used.extend(found.entry.part.companions(&found.name));
             used.insert(found.name);
         }

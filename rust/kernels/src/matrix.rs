@@ -122,7 +122,7 @@ fn widen(isa: Isa, ty: QuantType, from: &[u8], out: &mut [f32]) -> Result<()> {
         QuantType::F32 => convert::f32_from_bytes(from, out),
         QuantType::F16 => convert::f16_to_f32(isa, from, out),
         QuantType::BF16 => convert::bf16_to_f32(isa, from, out),
-        _ => dequant::dequantize(ty, from, out).map_err(|e| Error::internal(e.to_string()))?,
+        _ => dequant::dequantize_on(isa, ty, from, out).map_err(|e| Error::internal(e.to_string()))?,
     }
     Ok(())
 }
@@ -157,6 +157,35 @@ mod tests {
             let mut row = [0.0; 17];
             matrix.widen_rows(Isa::detect(), 1..2, &mut row).expect("fits");
             assert!(row.iter().zip(&numbers[17..]).all(|(a, b)| (a - b).abs() <= near));
+        }
+    }
+
+    #[test]
+    fn every_set_reads_the_same_numbers() {
+        let mut state = 1u32;
+        let mut byte = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        for &ty in QuantType::ALL {
+            let cols = 3 * ty.block_len();
+            let row_bytes = ty.row_bytes(cols).expect("whole blocks");
+            let data: Vec<u8> = (0..3 * row_bytes).map(|_| byte()).collect();
+            let mut want = vec![0.0; 3 * cols];
+            dequant::dequantize(ty, &data, &mut want).expect("fits");
+            for isa in Isa::available() {
+                let matrix =
+                    Matrix::pack(&Pool::new(2).expect("threads"), isa, "w", (3, cols), ty, &data, ty);
+                let mut got = vec![0.0; 2 * cols];
+                matrix.expect("packs").widen_rows(isa, 1..3, &mut got).expect("fits");
+                for (g, w) in got.iter().zip(&want[cols..]) {
+                    assert!(
+                        g.to_bits() == w.to_bits() || (g.is_nan() && w.is_nan()),
+                        "{ty:?} {}",
+                        isa.name()
+                    );
+                }
+            }
         }
     }
 

@@ -14,6 +14,7 @@ fn put(out: &mut [f32; 32], quants: &[u8; 16], values: &[i8; 16], scale: f32) {
 }
 
 /// IQ4_NL: scale, nibbles.
+#[inline(always)]
 pub(super) fn iq4_nl(data: &[u8], out: &mut [f32]) {
     each_block(data, out, |block: &[u8; 18], out: &mut [f32; 32]| {
         let quants = std::array::from_fn(|i| block[2 + i]);
@@ -22,6 +23,7 @@ pub(super) fn iq4_nl(data: &[u8], out: &mut [f32]) {
 }
 
 /// IQ4_XS: scale, upper two bits and lower nibbles of 8 scales, nibbles.
+#[inline(always)]
 pub(super) fn iq4_xs(data: &[u8], out: &mut [f32]) {
     each_block(data, out, |block: &[u8; 136], out: &mut [f32; 256]| {
         let d = f16_at(block, 0);
@@ -37,6 +39,7 @@ pub(super) fn iq4_xs(data: &[u8], out: &mut [f32]) {
 }
 
 /// MXFP4: a power of two, nibbles.
+#[inline(always)]
 pub(super) fn mxfp4(data: &[u8], out: &mut [f32]) {
     each_block(data, out, |block: &[u8; 17], out: &mut [f32; 32]| {
         let quants = std::array::from_fn(|i| block[1 + i]);

@@ -19,6 +19,7 @@ fn put(out: &mut [f32; 8], entry: usize, is_down: bool, scale: f32) {
 
 /// IQ1_S: scale, 32 low bytes of entry numbers, then for each 32 numbers a word of four times three high
 /// bits, a 3-bit scale and the direction.
+#[inline(always)]
 pub(super) fn iq1_s(data: &[u8], out: &mut [f32]) {
     each_block(data, out, |block: &[u8; 50], out: &mut [f32; LEN]| {
         let d = f16_at(block, 0);
@@ -38,6 +39,7 @@ pub(super) fn iq1_s(data: &[u8], out: &mut [f32]) {
 
 /// IQ1_M: 32 low bytes of entry numbers, 16 bytes of three high bits and a direction each, 4 words of
 /// four 3-bit scales, whose upper nibbles together are the scale.
+#[inline(always)]
 pub(super) fn iq1_m(data: &[u8], out: &mut [f32]) {
     each_block(data, out, |block: &[u8; 56], out: &mut [f32; LEN]| {
         let (low, high) = (&block[..32], &block[32..48]);

@@ -16,6 +16,7 @@ pub(super) fn put<const D: usize>(out: &mut [f32; D], entry: &[u8; D], signs: u8
 }
 
 /// IQ2_XXS: scale, then for each 32 numbers four entry numbers and four sign sets with a 4-bit scale.
+#[inline(always)]
 pub(super) fn iq2_xxs(data: &[u8], out: &mut [f32]) {
     each_block(data, out, |block: &[u8; 66], out: &mut [f32; LEN]| {
         let d = f16_at(block, 0);
@@ -32,6 +33,7 @@ pub(super) fn iq2_xxs(data: &[u8], out: &mut [f32]) {
 }
 
 /// IQ2_XS: scale, 32 words of a 9-bit entry number and 7 signs, 8 bytes of 4-bit scales.
+#[inline(always)]
 pub(super) fn iq2_xs(data: &[u8], out: &mut [f32]) {
     each_block(data, out, |block: &[u8; 74], out: &mut [f32; LEN]| {
         let d = f16_at(block, 0);
@@ -47,6 +49,7 @@ pub(super) fn iq2_xs(data: &[u8], out: &mut [f32]) {
 }
 
 /// IQ2_S: scale, 32 low bytes of entry numbers, 32 sign bytes, 8 of high bits, 8 of 4-bit scales.
+#[inline(always)]
 pub(super) fn iq2_s(data: &[u8], out: &mut [f32]) {
     each_block(data, out, |block: &[u8; 82], out: &mut [f32; LEN]| {
         let d = f16_at(block, 0);

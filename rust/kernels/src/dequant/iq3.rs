@@ -8,6 +8,7 @@ use super::{each_block, f16_at};
 const LEN: usize = 256;
 
 /// IQ3_XXS: scale, 64 entry numbers, then for each 32 numbers four sign sets with a 4-bit scale.
+#[inline(always)]
 pub(super) fn iq3_xxs(data: &[u8], out: &mut [f32]) {
     each_block(data, out, |block: &[u8; 98], out: &mut [f32; LEN]| {
         let d = f16_at(block, 0);
@@ -26,6 +27,7 @@ pub(super) fn iq3_xxs(data: &[u8], out: &mut [f32]) {
 }
 
 /// IQ3_S: scale, 64 low bytes of entry numbers, 8 of high bits, 32 sign bytes, 4 of 4-bit scales.
+#[inline(always)]
 pub(super) fn iq3_s(data: &[u8], out: &mut [f32]) {
     each_block(data, out, |block: &[u8; 110], out: &mut [f32; LEN]| {
         let d = f16_at(block, 0);

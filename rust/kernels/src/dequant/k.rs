@@ -9,6 +9,7 @@ const LEN: usize = 256;
 /// Q2_K: 16 bytes of 4-bit scales and minima, 64 of 2-bit numbers, scale, scale of the minima.
 ///
 /// Byte `l` of 32 bytes has numbers `l`, `l + 32`, `l + 64`, `l + 96` of 128.
+#[inline(always)]
 pub(super) fn q2_k(data: &[u8], out: &mut [f32]) {
     each_block(data, out, |block: &[u8; 84], out: &mut [f32; LEN]| {
         let (scales, quants) = (&block[..16], &block[16..80]);
@@ -31,6 +32,7 @@ fn two_bit_place(group: usize) -> (usize, usize) {
 }
 
 /// Q3_K: 32 bytes of high bits, 64 of 2-bit numbers, 12 of 6-bit scales, scale.
+#[inline(always)]
 pub(super) fn q3_k(data: &[u8], out: &mut [f32]) {
     each_block(data, out, |block: &[u8; 110], out: &mut [f32; LEN]| {
         let (high_bits, quants, packed) = (&block[..32], &block[32..96], &block[96..108]);
@@ -71,6 +73,7 @@ fn packed_scales<const BYTES: usize>(block: &[u8; BYTES]) -> [u8; 12] {
 /// Q4_K: scale, scale of the minima, 12 bytes of 6-bit scales and minima, 128 of nibbles.
 ///
 /// Byte `l` of 32 bytes has numbers `l` and `l + 32` of 64.
+#[inline(always)]
 pub(super) fn q4_k(data: &[u8], out: &mut [f32]) {
     each_block(data, out, |block: &[u8; 144], out: &mut [f32; LEN]| {
         let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));
@@ -88,6 +91,7 @@ pub(super) fn q4_k(data: &[u8], out: &mut [f32]) {
 }
 
 /// Q5_K: as Q4_K, with 32 bytes of fifth bits before the nibbles.
+#[inline(always)]
 pub(super) fn q5_k(data: &[u8], out: &mut [f32]) {
     each_block(data, out, |block: &[u8; 176], out: &mut [f32; LEN]| {
         let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));
@@ -106,6 +110,7 @@ pub(super) fn q5_k(data: &[u8], out: &mut [f32]) {
 }
 
 /// Q6_K: 128 bytes of low nibbles, 64 of upper two bits, 16 signed scales, scale.
+#[inline(always)]
 pub(super) fn q6_k(data: &[u8], out: &mut [f32]) {
     each_block(data, out, |block: &[u8; 210], out: &mut [f32; LEN]| {
         let (low, high, scales) = (&block[..128], &block[128..192], &block[192..208]);

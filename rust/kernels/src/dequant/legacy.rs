@@ -6,6 +6,7 @@ use super::{each_block, f16_at};
 const LEN: usize = 32;
 
 /// Q4_0: scale, nibbles; byte `i` has numbers `i` and `i + 16`.
+#[inline(always)]
 pub(super) fn q4_0(data: &[u8], out: &mut [f32]) {
     each_block(data, out, |block: &[u8; 18], out: &mut [f32; LEN]| {
         let d = f16_at(block, 0);
@@ -18,6 +19,7 @@ pub(super) fn q4_0(data: &[u8], out: &mut [f32]) {
 }
 
 /// Q4_1: scale, minimum, nibbles.
+#[inline(always)]
 pub(super) fn q4_1(data: &[u8], out: &mut [f32]) {
     each_block(data, out, |block: &[u8; 20], out: &mut [f32; LEN]| {
         let (d, m) = (f16_at(block, 0), f16_at(block, 2));
@@ -36,6 +38,7 @@ fn fifth_bits(high_bits: u32, i: usize) -> (u8, u8) {
 }
 
 /// Q5_0: scale, fifth bits, nibbles.
+#[inline(always)]
 pub(super) fn q5_0(data: &[u8], out: &mut [f32]) {
     each_block(data, out, |block: &[u8; 22], out: &mut [f32; LEN]| {
         let d = f16_at(block, 0);
@@ -50,6 +53,7 @@ pub(super) fn q5_0(data: &[u8], out: &mut [f32]) {
 }
 
 /// Q5_1: scale, minimum, fifth bits, nibbles.
+#[inline(always)]
 pub(super) fn q5_1(data: &[u8], out: &mut [f32]) {
     each_block(data, out, |block: &[u8; 24], out: &mut [f32; LEN]| {
         let (d, m) = (f16_at(block, 0), f16_at(block, 2));
@@ -64,6 +68,7 @@ pub(super) fn q5_1(data: &[u8], out: &mut [f32]) {
 }
 
 /// Q8_0: scale, bytes.
+#[inline(always)]
 pub(super) fn q8_0(data: &[u8], out: &mut [f32]) {
     each_block(data, out, |block: &[u8; 34], out: &mut [f32; LEN]| {
         let d = f16_at(block, 0);

@@ -3,11 +3,13 @@
 use super::each_block;
 
 /// F32.
+#[inline(always)]
 pub(super) fn f32(data: &[u8], out: &mut [f32]) {
     each_block(data, out, |bytes: &[u8; 4], out: &mut [f32; 1]| out[0] = f32::from_le_bytes(*bytes));
 }
 
 /// F16.
+#[inline(always)]
 pub(super) fn f16(data: &[u8], out: &mut [f32]) {
     each_block(data, out, |bytes: &[u8; 2], out: &mut [f32; 1]| {
         out[0] = f16_to_f32(u16::from_le_bytes(*bytes))
@@ -15,6 +17,7 @@ pub(super) fn f16(data: &[u8], out: &mut [f32]) {
 }
 
 /// BF16.
+#[inline(always)]
 pub(super) fn bf16(data: &[u8], out: &mut [f32]) {
     each_block(data, out, |bytes: &[u8; 2], out: &mut [f32; 1]| {
         out[0] = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);

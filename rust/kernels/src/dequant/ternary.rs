@@ -15,6 +15,7 @@ fn digit(byte: u8, power: u8) -> f32 {
 
 /// TQ1_0: 48 bytes of five numbers each, 4 of four, scale. A run of bytes has the first digits of all
 /// its bytes, then the second ones.
+#[inline(always)]
 pub(super) fn tq1_0(data: &[u8], out: &mut [f32]) {
     const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
     each_block(data, out, |block: &[u8; 54], out: &mut [f32; LEN]| {
@@ -33,6 +34,7 @@ pub(super) fn tq1_0(data: &[u8], out: &mut [f32]) {
 }
 
 /// TQ2_0: 64 bytes of four numbers, scale. Byte `l` of 32 has numbers `l`, `l + 32`, `l + 64`, `l + 96`.
+#[inline(always)]
 pub(super) fn tq2_0(data: &[u8], out: &mut [f32]) {
     each_block(data, out, |block: &[u8; 66], out: &mut [f32; LEN]| {
         let d = f16_at(block, 64);

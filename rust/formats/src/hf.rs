@@ -9,9 +9,8 @@ use crate::json::{self, existing};
 use crate::safetensors::SafetensorsStore;
 
 /// Most bytes of one configuration file. The largest in use, tokenizer configurations that list
-/// thousands of added tokens, have little over one megabyte; a parsed value can take sixteen times its
-/// text.
-const MAX_CONFIG_LEN: u64 = 4 << 20;
+/// thousands of added tokens and classifiers with 21,000 labels, have little over one megabyte.
+const MAX_CONFIG_LEN: u64 = 8 << 20;
 
 /// Most bytes of a chat template.
 const MAX_TEMPLATE_LEN: u64 = 4 << 20;
@@ -49,7 +48,8 @@ impl HfFolder {
             None => match template_in(tokenizer_config.as_ref(), &path.join("tokenizer_config.json"))? {
                 Some(source) => Some(source),
                 None => {
-                    template_in(optional("chat_template.json")?.as_ref(), &path.join("chat_template.json"))?
+                    let config = optional("chat_template.json")?;
+                    template_in(config.as_ref(), &path.join("chat_template.json"))?
                 }
             },
         };

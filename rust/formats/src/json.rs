@@ -42,10 +42,36 @@ pub(crate) fn read_text(path: &Path, most: u64) -> Result<String> {
 /// Reads the file at `path` as a JSON value. Nesting is bounded by the parser.
 ///
 /// # Errors
-/// As [`read`], and `Format` where it is not JSON.
+/// As [`read`], and `Format` where it is not JSON or would take too much memory.
 pub(crate) fn read_value(path: &Path, most: u64) -> Result<Value> {
     let bytes = read(path, most)?;
-    serde_json::from_slice(&bytes).map_err(|e| fault(&path.display().to_string(), "JSON", &bytes, 0, &e))
+    let label = || path.display().to_string();
+    if parsed_size(&bytes) > MAX_PARSED {
+        let text = format!("takes more than {} MiB of memory", MAX_PARSED >> 20);
+        return Err(Error::format(label(), "JSON", text));
+    }
+    serde_json::from_slice(&bytes).map_err(|e| fault(&label(), "JSON", &bytes, 0, &e))
+}
+
+/// Most bytes of memory that a parsed file may take.
+const MAX_PARSED: usize = 48 << 20;
+
+/// About the bytes that a parsed value takes beside its strings. A small array or object has room for
+/// four from the start, so that a few bytes of text can become hundreds.
+fn parsed_size(text: &[u8]) -> usize {
+    const ITEM: usize = size_of::<Value>() + size_of::<String>() + 32;
+    let (mut size, mut is_text, mut is_escaped) = (0, false, false);
+    for byte in text {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_text => is_escaped = true,
+            b'"' => is_text = !is_text,
+            b'[' | b'{' if !is_text => size += 4 * ITEM,
+            b',' if !is_text => size += ITEM,
+            _ => {}
+        }
+    }
+    size
 }
 
 /// The error for what a JSON parser found in `bytes`, which begin at `start` of `file`.

@@ -184,7 +184,7 @@ fn decoded_metadata_is_bounded() {
     let bytes =
         Gguf { pairs: vec![pair("k", 9, &array(0, count, &vec![0; count as usize]))], ..Gguf::default() };
     let error = open(&bytes.bytes()).unwrap_err();
-    assert!(format_error(&error).2.contains("192 MiB"), "{error}");
+    assert!(format_error(&error).2.contains("128 MiB"), "{error}");
 }
 
 #[test]

@@ -67,13 +67,16 @@ fn chat_templates_are_taken_in_order() {
 /// A file of the folder, its text, and what the error must say.
 #[test]
 fn faults_name_the_file() {
-    let deep = "[".repeat(100_000);
-    let long = format!("{{\"x\":\"{}\"}}", "y".repeat(4 << 20));
+    let deep = "[".repeat(1000);
+    let long = format!("{{\"x\":\"{}\"}}", "y".repeat(8 << 20));
+    // Four bytes of text that take some three hundred once parsed.
+    let wide = format!("{{\"a\":[{}0]}}", "[0],".repeat(1 << 20));
     let cases = [
         ("config.json", "{\n\"a\": ,}", "expected value"),
         ("config.json", "[]", "is not an object"),
         ("config.json", &deep, "recursion limit"),
-        ("config.json", &long, "over 4194304 bytes"),
+        ("config.json", &long, "over 8388608 bytes"),
+        ("generation_config.json", &wide, "48 MiB of memory"),
         ("generation_config.json", "", "EOF"),
         ("tokenizer_config.json", "{\"a\":\"\u{0}\"}", "control character"),
         ("tokenizer_config.json", r#"{"chat_template":1}"#, "neither a string nor a list"),

@@ -12,7 +12,7 @@ pub(super) const MAX_DEPTH: usize = 8;
 
 /// Most bytes that a file's metadata may take once decoded. The vocabularies in use take below 64 MiB;
 /// without a bound a file could make each of its bytes cost eight.
-const MAX_DECODED: usize = 192 << 20;
+const MAX_DECODED: usize = 128 << 20;
 
 /// What an allocation costs over its bytes, about.
 const ALLOCATION: usize = 24;

@@ -16,6 +16,9 @@ const MAX_LEN: u64 = 64 << 20;
 /// Most tensors in an index.
 const MAX_TENSORS: usize = 1 << 20;
 
+/// Most files in an index; the largest checkpoints have a few hundred.
+const MAX_SHARDS: usize = 1 << 14;
+
 /// Which file holds which tensor.
 #[derive(Debug, Default)]
 pub(super) struct Index {
@@ -76,6 +79,9 @@ impl<'de> serde::Deserialize<'de> for Index {
                     let shard: Cow<'de, str> = map.next_value()?;
                     let number = match numbers.get(&*shard) {
                         Some(&n) => n,
+                        None if index.shards.len() == MAX_SHARDS => {
+                            return Err(A::Error::custom(format!("more than {MAX_SHARDS} files")));
+                        }
                         None => {
                             let n = index.shards.len() as u32;
                             index.shards.push(shard.clone().into_owned());

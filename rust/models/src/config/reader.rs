@@ -233,7 +233,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Refuses any number at `key` but `only`, where something is switched off by that.
-    pub(crate) fn expect(&self, key: Key, only: f64) -> Result<()> {
+    pub(crate) fn require(&self, key: Key, only: f64) -> Result<()> {
         match self.number(key)? {
             Some(x) if x != only => Err(self.unsupported(key, x)),
             _ => Ok(()),

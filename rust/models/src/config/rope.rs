@@ -229,7 +229,7 @@ impl Reader<'_> {
         );
         let yarn_given = self.positive_number(keys::YARN_MAGNITUDE)?;
         if self.number(keys::YARN_EXTRAPOLATION)?.is_some_and(|x| x >= 0.0) {
-            self.expect(keys::YARN_EXTRAPOLATION, 1.0)?;
+            self.require(keys::YARN_EXTRAPOLATION, 1.0)?;
         }
         let kind = self.text(keys::ROPE_TYPE)?;
         let (short, long) = (

@@ -63,7 +63,7 @@ impl Experts {
         match c.count(keys::GATING)? {
             Some(n) if n != 0 && !expected.contains(&n) => Err(c.unsupported(keys::GATING, n)),
             _ => match c.number(keys::EXPERT_SCALE)? {
-                Some(scale) if scale != 0.0 => c.expect(keys::EXPERT_SCALE, 1.0),
+                Some(scale) if scale != 0.0 => c.require(keys::EXPERT_SCALE, 1.0),
                 _ => Ok(()),
             },
         }

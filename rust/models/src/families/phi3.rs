@@ -28,7 +28,7 @@ pub(super) fn build(c: &Reader<'_>) -> Result<Draft> {
     let mut draft = dense.build(c)?;
     draft.set_window(c.window(None)?);
     // Phi-4 mini's configuration has both, as 1
-    c.expect(Key::hf("full_attn_mod"), 1.0)?;
-    c.expect(Key::hf("interpolate_factor"), 1.0)?;
+    c.require(Key::hf("full_attn_mod"), 1.0)?;
+    c.require(Key::hf("interpolate_factor"), 1.0)?;
     Ok(draft)
 }

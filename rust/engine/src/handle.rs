@@ -1,6 +1,7 @@
 //! The two ends of a request's events: the caller's [`Handle`], the owner thread's `Outbox`.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -178,7 +179,8 @@ impl Drop for Outbox {
     fn drop(&mut self) {
         if !self.mailbox.lock().is_closed {
             self.hold(Event::Failed(Error::Closed));
-            self.flush();
+            // this may run while a panic unwinds, when another one must not leave
+            let _ = catch_unwind(AssertUnwindSafe(|| self.flush()));
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::probe::{ProbeKind, Readings};
 use crate::sampling::{Normaliser, Sampler, TokenHistory};
 use crate::scheduler::SeqId;
 use crate::text::{Flow, TextStream};
-use crate::{Chunk, Completion, FinishReason, Output, Timings, TokenLogprob, Usage};
+use crate::{Chunk, Completion, Event, FinishReason, Output, Timings, TokenLogprob, Usage};
 
 /// A place in the queue of requests that wait; dropping it gives the place back.
 pub(crate) struct Ticket(Arc<AtomicUsize>);
@@ -83,6 +83,20 @@ pub(crate) struct Generation {
 }
 
 impl Generation {
+    /// Ends every choice that has not ended, and gives the end result.
+    pub(crate) fn cancel(&mut self, now: Duration) -> Option<Output> {
+        let has_logprobs = self.rules.logprobs.is_some();
+        for (i, choice) in self.choices.iter_mut().enumerate().filter(|(_, c)| c.finish_reason.is_none()) {
+            choice.finish(FinishReason::Cancelled);
+            if self.is_streaming
+                && let Some(chunk) = choice.chunk(i, has_logprobs)
+            {
+                self.outbox.hold(Event::Chunk(chunk));
+            }
+        }
+        self.output(now)
+    }
+
     /// The end result, where every choice has ended.
     pub(crate) fn output(&mut self, now: Duration) -> Option<Output> {
         if self.choices.iter().any(|c| c.finish_reason.is_none()) {

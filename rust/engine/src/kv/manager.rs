@@ -74,7 +74,9 @@ pub fn most_blocks(window: Option<usize>, len: usize, rows: usize) -> usize {
     match window {
         None => all,
         // the first row of a step sees window - 1 tokens before it; both ends may cut a block
-        Some(window) => all.min((window.saturating_sub(1) + rows).div_ceil(BLOCK_LEN).saturating_add(1)),
+        Some(window) => {
+            all.min(window.saturating_sub(1).saturating_add(rows).div_ceil(BLOCK_LEN).saturating_add(1))
+        }
     }
 }
 

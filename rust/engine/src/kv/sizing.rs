@@ -16,6 +16,9 @@ pub struct KvSize {
     pub bytes: u64,
 }
 
+/// Ends of cached texts for which windows are kept beside those of as many as may run.
+const NUM_KEPT: usize = 16;
+
 /// Divides a budget among the KV groups of `spec`.
 ///
 /// Every group gets blocks for the same count of tokens, as short sequences need it, until a group
@@ -40,12 +43,17 @@ pub fn size_kv(
     if all_bytes == 0 {
         return Ok(KvSize { blocks: vec![0; windows.len()], context_len: wanted_len, bytes: 0 });
     }
+    let rows = options.max_rows.max(BLOCK_LEN);
     let most = |g: usize, num_sequences: usize| -> u64 {
-        (num_sequences as u64).saturating_mul(most_blocks(windows[g], wanted_len, options.max_rows) as u64)
+        (num_sequences as u64).saturating_mul(most_blocks(windows[g], wanted_len, rows) as u64)
     };
+    let has_full_group = windows.contains(&None);
     // cached prefixes are found only where the window before them is kept too
-    let kept = if options.prefix_cache { 2 } else { 1 };
-    let ceiling = |g: usize| most(g, options.max_batch).saturating_mul(kept).max(1);
+    let num_kept = if options.prefix_cache { options.max_batch.saturating_add(NUM_KEPT) } else { 0 };
+    let ceiling = |g: usize| match windows[g] {
+        Some(_) if has_full_group => most(g, options.max_batch.saturating_add(num_kept)).max(1),
+        _ => u64::MAX,
+    };
     let full: u64 = (0..windows.len())
         .fold(0u64, |sum, g| sum.saturating_add(most(g, options.max_batch).saturating_mul(block_bytes[g])));
     let budget = match (options.kv_memory, free_memory) {
@@ -60,11 +68,7 @@ pub fn size_kv(
     };
 
     let even = budget / all_bytes;
-    let mut blocks: Vec<u64> = windows
-        .iter()
-        .enumerate()
-        .map(|(g, window)| if window.is_some() { even.min(ceiling(g)) } else { even })
-        .collect();
+    let mut blocks: Vec<u64> = (0..windows.len()).map(|g| even.min(ceiling(g))).collect();
     let windowed: u64 =
         (0..windows.len()).filter(|&g| windows[g].is_some()).map(|g| blocks[g] * block_bytes[g]).sum();
     let full_bytes: u64 = (0..windows.len()).filter(|&g| windows[g].is_none()).map(|g| block_bytes[g]).sum();
@@ -95,4 +99,119 @@ pub fn size_kv(
 fn longest(window: Option<usize>, num_blocks: usize) -> usize {
     let is_endless = window.is_some() && num_blocks >= most_blocks(window, usize::MAX - BLOCK_LEN, BLOCK_LEN);
     if is_endless { usize::MAX } else { num_blocks.saturating_mul(BLOCK_LEN) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloyforge_types::{Activation, AttentionSpec, KvGroup, LayerSpec, MlpSpec, NormPlacement, QkNorm};
+
+    /// A spec whose groups have the given windows and one layer each, of 8 bytes a token in f32.
+    fn spec(windows: &[Option<usize>], context_len: usize) -> ModelSpec {
+        let attention = AttentionSpec {
+            num_heads: 1,
+            num_kv_heads: 1,
+            head_dim: 1,
+            scale: 1.0,
+            qk_norm: QkNorm::None,
+            rope: None,
+            window: None,
+            softcap: None,
+            has_sinks: false,
+            has_qkv_bias: false,
+            has_o_bias: false,
+        };
+        let layer = LayerSpec {
+            attention,
+            mlp: MlpSpec::Dense { ff_dim: 1, activation: Activation::Silu },
+            norms: NormPlacement::Pre,
+            kv_group: 0,
+        };
+        ModelSpec {
+            architecture: "none".into(),
+            vocab_size: 1,
+            hidden_dim: 1,
+            context_len,
+            layers: vec![layer; windows.len()],
+            ropes: Vec::new(),
+            kv_groups: windows
+                .iter()
+                .enumerate()
+                .map(|(i, &window)| KvGroup { layers: vec![i], window })
+                .collect(),
+            norm_eps: 0.0,
+            embedding_scale: 1.0,
+            residual_scale: 1.0,
+            logit_scale: 1.0,
+            logit_softcap: None,
+            has_tied_head: true,
+            has_head_bias: false,
+        }
+    }
+
+    const BLOCK: u64 = 8 * BLOCK_LEN as u64;
+
+    fn size(
+        windows: &[Option<usize>],
+        context_len: usize,
+        change: impl FnOnce(&mut EngineOptions),
+        free: Option<u64>,
+    ) -> Result<KvSize> {
+        let mut options =
+            EngineOptions { max_batch: 4, max_rows: 64, prefix_cache: false, ..EngineOptions::default() };
+        change(&mut options);
+        size_kv(&spec(windows, context_len), KvType::F32, &options, free)
+    }
+
+    #[test]
+    fn all_sequences_at_full_length_where_memory_allows() {
+        let got = size(&[None], 100, |_| {}, Some(1 << 30)).unwrap();
+        assert_eq!(got, KvSize { blocks: vec![16], context_len: 100, bytes: 16 * BLOCK });
+    }
+
+    #[test]
+    fn half_of_the_free_memory_bounds_the_context() {
+        let got = size(&[None], 1 << 20, |_| {}, Some(20 * BLOCK)).unwrap();
+        assert_eq!(got, KvSize { blocks: vec![10], context_len: 320, bytes: 10 * BLOCK });
+    }
+
+    #[test]
+    fn a_window_takes_no_more_than_it_can_use() {
+        // (39 + 64) tokens touch at most 5 blocks, for each of 4 sequences
+        let set = |o: &mut EngineOptions| o.kv_memory = Some(1000 * BLOCK);
+        let got = size(&[None, Some(40)], 100_000, set, None).unwrap();
+        assert_eq!((got.blocks, got.context_len), (vec![980, 20], 980 * 32));
+        // and as much as any where that is little
+        let set = |o: &mut EngineOptions| o.kv_memory = Some(20 * BLOCK);
+        let got = size(&[None, Some(40)], 100_000, set, None).unwrap();
+        assert_eq!((got.blocks, got.context_len), (vec![10, 10], 320));
+    }
+
+    #[test]
+    fn short_steps_do_not_shorten_the_context() {
+        let set = |o: &mut EngineOptions| {
+            (o.kv_memory, o.max_batch, o.max_rows) = (Some(44 * BLOCK), 1, 17);
+        };
+        assert_eq!(size(&[None, Some(40)], 512, set, None).unwrap().context_len, 512);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_said() {
+        let more_than_free = size(&[None], 100, |o| o.kv_memory = Some(1000), Some(999));
+        let want = Error::OutOfMemory { what: "kv_memory".into(), needed: 1000, available: 999 };
+        assert_eq!(more_than_free, Err(want));
+        let too_long = size(&[None], 100, |o| (o.kv_memory, o.context_len) = (Some(BLOCK), Some(33)), None);
+        let what = "a KV cache for 33 tokens".to_owned();
+        assert_eq!(too_long, Err(Error::OutOfMemory { what, needed: 2 * BLOCK, available: BLOCK }));
+        let not_one_block = size(&[None], 100, |o| o.kv_memory = Some(BLOCK - 1), None);
+        let what = "a KV cache for 1 tokens".to_owned();
+        assert_eq!(not_one_block, Err(Error::OutOfMemory { what, needed: BLOCK, available: BLOCK - 1 }));
+    }
+
+    #[test]
+    fn a_hostile_length_is_no_overflow() {
+        let got = size(&[None, Some(usize::MAX)], usize::MAX, |_| {}, Some(1 << 40)).unwrap();
+        assert!(got.bytes <= 1 << 39);
+        assert!(size(&[None], usize::MAX, |o| o.context_len = Some(usize::MAX), Some(1 << 40)).is_err());
+    }
 }

@@ -16,7 +16,7 @@ use crate::job::{Generation, Probing};
 use crate::probe::{ProbeKind, Readings};
 use crate::sampling::Normaliser;
 use crate::scheduler::{NewSequence, Plan, Readout, Scheduler, SeqId};
-use crate::{Event, FinishReason, Stats};
+use crate::{Event, Stats};
 
 /// A request in hand.
 enum Job {
@@ -31,9 +31,9 @@ pub(super) struct Books {
     /// Whose a sequence is: the request, and which of its choices.
     owners: HashMap<SeqId, (JobId, usize)>,
     next_seq: SeqId,
-    // delivery waits until the counts are published, so that who has a result finds its blocks free
     /// Requests in hand with something to deliver.
     unsent: Vec<JobId>,
+    // ends wait until the counts are published, so that who has a result finds its blocks free
     /// The ends of requests that are over.
     departing: Vec<Outbox>,
     replies: Vec<(Sender<Readings>, Readings)>,
@@ -145,27 +145,16 @@ impl Books {
     }
 
     fn cancel(&mut self, id: JobId) {
-        match self.remove(id) {
-            Some(Job::Generation(mut job)) => {
-                let now = self.now();
-                let has_logprobs = job.rules.logprobs.is_some();
-                for (i, choice) in job.choices.iter_mut().enumerate() {
-                    let was_open = choice.finish_reason.is_none();
-                    choice.finish(FinishReason::Cancelled);
-                    if was_open
-                        && job.is_streaming
-                        && let Some(chunk) = choice.chunk(i, has_logprobs)
-                    {
-                        job.outbox.hold(Event::Chunk(chunk));
-                    }
-                }
-                if let Some(output) = job.output(now) {
-                    self.depart(*job, Event::Finished(Box::new(output)));
-                }
-            }
-            // nobody waits for it any more
-            Some(Job::Probing(_)) | None => {}
-        }
+        // nobody waits for a read-out that is cancelled
+        let Some(Job::Generation(mut job)) = self.remove(id) else { return };
+        let now = self.now();
+        let ended = catch_unwind(AssertUnwindSafe(|| job.cancel(now)));
+        let last = match ended {
+            Ok(Some(output)) => Event::Finished(Box::new(output)),
+            Ok(None) => Event::Failed(Error::internal("a cancelled answer did not end")),
+            Err(panic) => Event::Failed(Error::internal(message(&*panic))),
+        };
+        self.depart(*job, last);
     }
 
     /// Takes a request out with all its sequences.
@@ -209,11 +198,12 @@ impl Books {
         }
         self.unsent.clear();
         self.shared.publish(Stats { kv_blocks_total: self.shared.stats().kv_blocks_total, ..self.totals() });
-        self.send();
+        self.send_ends();
     }
 
     /// Publishes the counts and delivers what there is.
     pub(super) fn deliver(&mut self) {
+        self.send_chunks();
         let stats = self.scheduler.stats();
         self.shared.publish(Stats {
             running: stats.running,
@@ -223,7 +213,7 @@ impl Books {
             kv_blocks_total: stats.blocks_total,
             ..self.totals()
         });
-        self.send();
+        self.send_ends();
     }
 
     fn totals(&self) -> Stats {
@@ -237,21 +227,25 @@ impl Books {
         }
     }
 
-    /// Delivers what there is. A caller's waker that panics fails that caller's request.
-    fn send(&mut self) {
-        for (reply, result) in self.replies.drain(..) {
-            // who no longer waits gets nothing
-            let _ = reply.send(result);
-        }
-        for mut outbox in self.departing.drain(..) {
-            // the events are in before the waker is called
-            let _ = catch_unwind(AssertUnwindSafe(|| outbox.flush()));
-        }
+    /// Delivers chunks. A caller's waker that panics fails that caller's request.
+    fn send_chunks(&mut self) {
         for id in std::mem::take(&mut self.unsent) {
             let Some(Job::Generation(job)) = self.jobs.get_mut(&id) else { continue };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job.outbox.flush())) {
                 self.fail(id, &Error::internal(message(&*panic)));
             }
+        }
+    }
+
+    /// Delivers ends.
+    fn send_ends(&mut self) {
+        for mut outbox in self.departing.drain(..) {
+            // the events are in before the waker is called, and it can fail nothing any more
+            let _ = catch_unwind(AssertUnwindSafe(|| outbox.flush()));
+        }
+        for (reply, result) in self.replies.drain(..) {
+            // who no longer waits gets nothing
+            let _ = reply.send(result);
         }
     }
 

@@ -1,0 +1,210 @@
+//! A language model of hashes that keeps its keys and values in real block tables.
+//!
+//! A cache slot holds a number made of its token, its index, its rotary table and every slot that the
+//! token attends to, in every KV group. So a block that is missing, stale, shared wrongly or computed
+//! under another table changes every token from there on.
+
+use std::time::Duration;
+
+use alloyforge_interfaces::{MemoryUse, Model};
+use alloyforge_types::{
+    Activation, AttentionSpec, BLOCK_LEN, Batch, BlockId, Error, KvType, LayerSpec, MlpSpec, ModelSpec,
+    NO_BLOCK, NormPlacement, QkNorm, Result, RopeLayout, RopeScaling, RopeSpec,
+};
+
+use super::UNSPEAKABLE;
+
+/// The count of tokens: those of the tokenizer and some that have no text.
+const VOCAB: usize = 280;
+
+/// A token that the model panics over.
+pub const PANIC: u32 = 270;
+/// A token behind which the logits are not numbers.
+pub const NAN: u32 = 271;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Rope {
+    Plain,
+    /// LongRoPE, with its switch after so many tokens.
+    Long(usize),
+    /// Dynamic, growing beyond so many tokens.
+    Dynamic(usize),
+}
+
+pub struct HashLm {
+    spec: ModelSpec,
+    slots: Vec<Vec<u64>>,
+    /// How long a row takes.
+    pub row_time: Duration,
+}
+
+pub fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+impl HashLm {
+    /// A model with one layer for each of `windows`.
+    pub fn new(windows: &[Option<usize>], rope: Rope) -> Self {
+        let scaling = match rope {
+            Rope::Plain => RopeScaling::None,
+            Rope::Long(original_len) => {
+                RopeScaling::LongRope { short: vec![1.0], long: vec![2.0], original_len, magnitude: 1.0 }
+            }
+            Rope::Dynamic(original_len) => RopeScaling::Dynamic { factor: 2.0, original_len },
+        };
+        let layer = |&window| LayerSpec {
+            attention: AttentionSpec {
+                num_heads: 1,
+                num_kv_heads: 1,
+                head_dim: 2,
+                scale: 1.0,
+                qk_norm: QkNorm::None,
+                rope: Some(0),
+                window,
+                softcap: None,
+                has_sinks: false,
+                has_qkv_bias: false,
+                has_o_bias: false,
+            },
+            mlp: MlpSpec::Dense { ff_dim: 2, activation: Activation::Silu },
+            norms: NormPlacement::Pre,
+            kv_group: 0,
+        };
+        let mut spec = ModelSpec {
+            architecture: "hash".into(),
+            vocab_size: VOCAB,
+            hidden_dim: 2,
+            context_len: 512,
+            layers: windows.iter().map(layer).collect(),
+            ropes: vec![RopeSpec {
+                theta: 10_000.0,
+                dim: 2,
+                layout: RopeLayout::Half,
+                scaling,
+                sections: None,
+            }],
+            kv_groups: Vec::new(),
+            norm_eps: 1e-5,
+            embedding_scale: 1.0,
+            residual_scale: 1.0,
+            logit_scale: 1.0,
+            logit_softcap: None,
+            has_tied_head: true,
+            has_head_bias: false,
+        };
+        spec.assign_kv_groups();
+        Self { spec, slots: Vec::new(), row_time: Duration::ZERO }
+    }
+
+    fn table(&self, rope_len: usize, index: usize) -> u64 {
+        let len = rope_len.max(index + 1);
+        match self.spec.ropes[0].scaling {
+            RopeScaling::LongRope { original_len, .. } => u64::from(len > original_len),
+            RopeScaling::Dynamic { original_len, .. } => len.saturating_sub(original_len) as u64,
+            _ => 0,
+        }
+    }
+
+    /// Bytes of one block of every group together.
+    pub fn block_bytes(&self) -> u64 {
+        let groups = 0..self.spec.kv_groups.len();
+        groups.map(|g| (self.spec.kv_token_bytes(g, KvType::F32) * BLOCK_LEN) as u64).sum()
+    }
+
+    /// What the model says of `tokens` when it is asked without any engine: a row of logits each.
+    pub fn plainly(mut self, tokens: &[u32]) -> Vec<f32> {
+        let num_blocks = tokens.len().div_ceil(BLOCK_LEN);
+        let num_groups = self.spec.kv_groups.len();
+        self.reserve_kv(&vec![num_blocks; num_groups]).unwrap();
+        let batch = Batch {
+            tokens: tokens.to_vec(),
+            sequences: vec![alloyforge_types::SequenceStep {
+                num_rows: tokens.len(),
+                start: 0,
+                rope_len: tokens.len(),
+                tables: vec![(0..num_blocks as BlockId).collect(); num_groups],
+                ..Default::default()
+            }],
+            logit_rows: (0..tokens.len()).collect(),
+            embeds: Vec::new(),
+        };
+        let mut logits = Vec::new();
+        self.forward(&batch, &mut logits).unwrap();
+        logits
+    }
+}
+
+impl Model for HashLm {
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    fn device(&self) -> &str {
+        "cpu"
+    }
+
+    fn kv_type(&self) -> KvType {
+        KvType::F32
+    }
+
+    fn threads(&self) -> usize {
+        1
+    }
+
+    fn memory(&self) -> MemoryUse {
+        MemoryUse { kv: self.slots.iter().map(|s| s.len() as u64 * 16).sum(), ..MemoryUse::default() }
+    }
+
+    fn reserve_kv(&mut self, blocks: &[usize]) -> Result<()> {
+        self.slots = blocks.iter().map(|n| vec![0; n * BLOCK_LEN]).collect();
+        Ok(())
+    }
+
+    fn forward(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<()> {
+        std::thread::sleep(self.row_time * batch.tokens.len() as u32);
+        logits.clear();
+        let mut row = 0;
+        for sequence in &batch.sequences {
+            for i in sequence.start..sequence.start + sequence.num_rows {
+                let token = batch.tokens[row];
+                assert_ne!(token, PANIC, "the model panics");
+                let mut seen = mix(u64::from(token) << 20 | i as u64) ^ self.table(sequence.rope_len, i);
+                for (g, group) in self.spec.kv_groups.iter().enumerate() {
+                    let first = group.window.map_or(0, |w| (i + 1).saturating_sub(w));
+                    for j in first..i {
+                        let block = sequence.tables[g][j / BLOCK_LEN];
+                        if block == NO_BLOCK {
+                            return Err(Error::internal(format!("row {i} sees a block that is gone")));
+                        }
+                        seen = mix(seen ^ self.slots[g][block as usize * BLOCK_LEN + j % BLOCK_LEN]);
+                    }
+                    let block = sequence.tables[g][i / BLOCK_LEN];
+                    self.slots[g][block as usize * BLOCK_LEN + i % BLOCK_LEN] = mix(seen ^ g as u64);
+                }
+                if batch.logit_rows.contains(&row) {
+                    let logit = |v: usize| match v as u32 {
+                        // never drawn unless a request says so
+                        PANIC | NAN | UNSPEAKABLE => -100.0,
+                        _ => (mix(seen ^ (v as u64) << 40) >> 40) as f32 / (1 << 21) as f32 - 4.0,
+                    };
+                    logits.extend((0..VOCAB).map(|v| if token == NAN { f32::NAN } else { logit(v) }));
+                }
+                row += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_blocks(&mut self, group: usize, pairs: &[(BlockId, BlockId)]) -> Result<()> {
+        // all at once, as a device may do it
+        let before = self.slots[group].clone();
+        for &(from, to) in pairs {
+            let (from, to) = (from as usize * BLOCK_LEN, to as usize * BLOCK_LEN);
+            self.slots[group][to..to + BLOCK_LEN].copy_from_slice(&before[from..from + BLOCK_LEN]);
+        }
+        Ok(())
+    }
+}

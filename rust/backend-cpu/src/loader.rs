@@ -8,6 +8,7 @@ use alloyforge_kernels::isa::Isa;
 use alloyforge_kernels::matrix::Matrix;
 use alloyforge_kernels::plane::PlaneLayout;
 use alloyforge_kernels::pool::Pool;
+use alloyforge_kernels::quantize;
 use alloyforge_kernels::router::RouterOrder;
 use alloyforge_types::{
     self as types, DType, Error, ExpertRole, KvType, LayerRole, MlpSpec, ModelSpec, QkNorm, QuantType,
@@ -39,6 +40,9 @@ pub(crate) fn load(
     pool: &Pool,
     isa: Isa,
 ) -> Result<Weights> {
+    if let Some(ty) = options.quantize.filter(|&ty| quantize::row_fn(ty).is_none()) {
+        return Err(Error::invalid("quantize", format!("{} can be read but not written", ty.name())));
+    }
     // the embeddings and the head count as a layer each
     let total = (spec.layers.len() + 2) as f32;
     let progress = |done: usize| {
@@ -108,7 +112,7 @@ impl<'a> Loader<'a> {
         let to = match role {
             // its choices turn on close numbers
             Role::Layer(_, LayerRole::Router) => weight.ty,
-            _ => kept_type(weight.ty, self.options),
+            _ => kept_type(weight.ty, weight.cols, self.options),
         };
         let matrix = Matrix::pack(self.pool, self.isa, &weight.name, shape, weight.ty, &weight.data, to)?;
         self.bytes += matrix.bytes() as u64;
@@ -219,14 +223,27 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// The type that a matrix of type `ty` is kept in.
+/// The type that a matrix of type `ty` and this width is kept in.
 ///
 /// An f32 result needs nothing that the file does not have, so f32 leaves every type as it is.
-fn kept_type(ty: QuantType, options: &LoadOptions) -> QuantType {
+fn kept_type(ty: QuantType, cols: usize, options: &LoadOptions) -> QuantType {
     match (options.quantize, options.dtype) {
-        (Some(to), _) => to,
+        (Some(to), _) => fitting(to, cols),
         (None, Some(DType::F16)) if ty.is_plain() => QuantType::F16,
         (None, Some(DType::BF16)) if ty.is_plain() => QuantType::BF16,
         _ => ty,
     }
+}
+
+/// `ty` where rows of `cols` numbers are whole blocks of it; otherwise the type of smaller blocks that
+/// llama.cpp takes in its place, and f16 where that does not fit either.
+fn fitting(ty: QuantType, cols: usize) -> QuantType {
+    let smaller = match ty {
+        QuantType::Q2K | QuantType::Q3K | QuantType::TQ1_0 | QuantType::TQ2_0 => QuantType::Q4_0,
+        QuantType::Q4K => QuantType::Q5_0,
+        QuantType::Q5K => QuantType::Q5_1,
+        QuantType::Q6K => QuantType::Q8_0,
+        other => other,
+    };
+    [ty, smaller].into_iter().find(|ty| ty.row_bytes(cols).is_some()).unwrap_or(QuantType::F16)
 }

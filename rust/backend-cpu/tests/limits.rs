@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use alloyforge_backend_cpu::CpuBackend;
 use alloyforge_interfaces::{Backend, LoadOptions};
+use alloyforge_kernels::quantize::quantize;
 use alloyforge_types::{
     BLOCK_LEN, Batch, DType, EmbedSpan, Error, KvType, LayerRole, MlpSpec, ModelSpec, NO_BLOCK, QuantType,
     Role, SequenceStep,
@@ -63,6 +64,46 @@ fn the_asked_type_is_kept() {
         // norms, biases and routers stay
         assert_eq!(size(Some(narrow)) * 2, whole + vectors + routers);
     }
+}
+
+/// Quantising at load gives what a file quantised before would have given.
+#[test]
+fn quantising_at_load_is_quantising_before() {
+    let (spec, stock) = model(QuantType::F32);
+    let text = random::text(&spec, 20, 3);
+    let run = |stock: &Stock, quantize| {
+        let backend =
+            load(&spec, stock, &LoadOptions { quantize, ..options(KvType::F32, 2) }).expect("loads");
+        let weights = backend.memory().weights;
+        (weights, Runner::new(&spec, backend, 4, 1).alone(&text, &[20]))
+    };
+    // rows here are too short for blocks of 256, and some for blocks of 32
+    for (asked, small) in [
+        (QuantType::Q8_0, QuantType::Q8_0),
+        (QuantType::Q4_0, QuantType::Q4_0),
+        (QuantType::Q4K, QuantType::Q5_0),
+        (QuantType::Q6K, QuantType::Q8_0),
+    ] {
+        let mut before = Stock::default();
+        for (&role, weight) in &stock.0 {
+            let is_kept = role.is_vector() || matches!(role, Role::Layer(_, LayerRole::Router));
+            let ty = match small.row_bytes(weight.cols) {
+                _ if is_kept => QuantType::F32,
+                Some(_) => small,
+                None => QuantType::F16,
+            };
+            let row_bytes = ty.row_bytes(weight.cols).expect("whole blocks");
+            let mut data = vec![0; weight.rows * row_bytes];
+            for (row, out) in weight.numbers.chunks_exact(weight.cols).zip(data.chunks_exact_mut(row_bytes)) {
+                quantize(ty, row, out).expect("fits");
+            }
+            before.0.insert(role, common::Stored { ty, data, numbers: vec![], ..*weight });
+        }
+        assert!(run(&stock, Some(asked)) == run(&before, None), "{asked:?}");
+    }
+    let options = LoadOptions { quantize: Some(QuantType::IQ2XS), ..options(KvType::F32, 1) };
+    let Err(Error::InvalidRequest { name, .. }) = load(&spec, &stock, &options) else { panic!("quantised") };
+    assert_eq!(name, "quantize");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::disjoint::Disjoint;
 use crate::isa::Isa;
 use crate::memory::Buffer;
 use crate::pool::Pool;
+use crate::quantize;
 
 /// One chunk of packing reads about this many bytes.
 const PACK_BYTES: usize = 1 << 20;
@@ -34,7 +35,7 @@ impl Matrix {
     ///
     /// # Errors
     /// `Internal` where `data` has another length or `cols` is no multiple of a block; `OutOfMemory`;
-    /// `Unsupported` where there is no way to make `to`.
+    /// `InvalidRequest` where `to` can be read but not written.
     pub fn pack(
         pool: &Pool,
         isa: Isa,
@@ -133,7 +134,7 @@ fn narrow(ty: QuantType, from: &[f32], out: &mut [u8]) -> Result<()> {
         QuantType::F32 => convert::f32_to_bytes(from, out),
         QuantType::F16 => convert::f32_to_f16(from, out),
         QuantType::BF16 => convert::f32_to_bf16(from, out),
-        _ => return Err(Error::invalid("quantize", format!("{} cannot be made", ty.name()))),
+        _ => quantize::quantize(ty, from, out)?,
     }
     Ok(())
 }

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use alloyforge_types::{
@@ -210,6 +211,27 @@ pub trait Tokenizer: Send + Sync {
     /// # Errors
     /// `InvalidRequest` where the vocabulary cannot express the text.
     fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>>;
+
+    /// As [`encode`](Self::encode) with special tokens, except that none is read from what touches one
+    /// of `literal`: ascending, disjoint ranges of bytes on character boundaries, where the text is
+    /// somebody else's and spells a special token without meaning one.
+    ///
+    /// As provided it encodes the stretches one by one, which a tokenizer replaces whose tokens could
+    /// cross from one into the next.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    fn encode_around(&self, text: &str, literal: &[Range<usize>]) -> Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        let mut end = 0;
+        for range in literal {
+            ids.extend(self.encode(text.get(end..range.start).unwrap_or_default(), true)?);
+            ids.extend(self.encode(text.get(range.clone()).unwrap_or_default(), false)?);
+            end = range.end;
+        }
+        ids.extend(self.encode(text.get(end..).unwrap_or_default(), true)?);
+        Ok(ids)
+    }
 
     /// The bytes that `id` adds to a text that has begun; special tokens give their text. `None` for
     /// an id outside the vocabulary.

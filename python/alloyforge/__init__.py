@@ -17,6 +17,7 @@ from alloyforge._native import (
     devices,
     inspect,
     probabilities,
+    quantize,
 )
 from alloyforge.aio import AsyncStream
 from alloyforge.errors import (
@@ -96,4 +97,5 @@ __all__ = [
     "find_model",
     "inspect",
     "probabilities",
+    "quantize",
 ]

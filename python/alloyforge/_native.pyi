@@ -226,3 +226,14 @@ def probabilities(
     Raises:
         InvalidRequestError: a parameter out of range.
     """
+
+def quantize(array: npt.ArrayLike, type: str) -> bytes:
+    """`array` in blocks of `type`, bit for bit as ggml's own tools write them.
+
+    Args:
+        array: Numbers; the last axis is a row, a multiple of the type's block.
+        type: `q4_k`, say.
+
+    Raises:
+        InvalidRequestError: a type that is not known or can only be read, or rows of another length.
+    """

@@ -29,6 +29,6 @@ def handle(arguments: argparse.Namespace) -> None:
     ids = tokenizer.encode(text, special=not arguments.literal, add_bos=arguments.add_bos)
     if arguments.json:
         for token in ids:
-            print(json.dumps({"token": token, "text": tokenizer.token_text(token)}))
+            print(json.dumps({"token": token, "text": tokenizer.decode([token])}))
     else:
         print(*ids)

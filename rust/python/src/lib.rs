@@ -36,7 +36,7 @@ mod _native {
     #[pymodule_export]
     use super::inspect::inspect;
     #[pymodule_export]
-    use super::numbers::{dequantize, probabilities};
+    use super::numbers::{dequantize, probabilities, quantize};
     #[pymodule_export]
     use super::request::Request;
     #[pymodule_export]

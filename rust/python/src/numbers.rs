@@ -2,11 +2,11 @@
 
 use alloyforge_engine::Request;
 use alloyforge_engine::sampling::{Sampler, TokenHistory};
-use alloyforge_kernels::dequant;
+use alloyforge_kernels::{dequant, quantize};
 use alloyforge_types::{Error, QuantType, Result};
-use numpy::{PyArray1, PyArrayLike1};
+use numpy::{AllowTypeChange, PyArray1, PyArrayLike1, PyArrayLikeDyn};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyBytes, PyDict};
 
 use crate::error::core;
 use crate::sampling;
@@ -33,12 +33,37 @@ pub(crate) fn dequantize<'py>(
     Ok(PyArray1::from_vec(py, numbers))
 }
 
+/// `array` in blocks of `type`, each row, which is the last axis, in blocks of its own.
+#[pyfunction]
+#[pyo3(signature = (array, r#type))]
+pub(crate) fn quantize<'py>(
+    py: Python<'py>,
+    array: PyArrayLikeDyn<'py, f32, AllowTypeChange>,
+    r#type: &str,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let array = array.as_array();
+    let row_len = array.shape().last().copied().unwrap_or(1);
+    let values: Vec<f32> = array.iter().copied().collect();
+    let data = core(py, || {
+        let ty = quant_type(r#type)?;
+        if row_len % ty.block_len() != 0 {
+            let fault =
+                format!("rows of {row_len} numbers are no whole blocks of {} numbers", ty.block_len());
+            return Err(Error::invalid("array", fault));
+        }
+        let mut data = zeros(values.len() / ty.block_len() * ty.block_bytes())?;
+        quantize::quantize(ty, &values, &mut data)?;
+        Ok(data)
+    })?;
+    Ok(PyBytes::new(py, &data))
+}
+
 /// The distribution that the token behind `tokens` would be drawn from.
 #[pyfunction]
 #[pyo3(signature = (logits, *, tokens=Vec::new(), **sampling))]
 pub(crate) fn probabilities<'py>(
     py: Python<'py>,
-    logits: PyArrayLike1<'py, f32, numpy::AllowTypeChange>,
+    logits: PyArrayLike1<'py, f32, AllowTypeChange>,
     tokens: Vec<u32>,
     sampling: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<Bound<'py, PyArray1<f32>>> {
@@ -71,12 +96,12 @@ fn quant_type(name: &str) -> Result<QuantType> {
 }
 
 /// `len` zeros, or an error where there is no memory for them.
-fn zeros(len: usize) -> Result<Vec<f32>> {
-    let mut numbers = Vec::new();
-    if numbers.try_reserve_exact(len).is_err() {
-        let needed = (len as u64).saturating_mul(4);
-        return Err(Error::OutOfMemory { what: "the numbers".into(), needed, available: 0 });
+fn zeros<T: Clone + Default>(len: usize) -> Result<Vec<T>> {
+    let mut zeros = Vec::new();
+    if zeros.try_reserve_exact(len).is_err() {
+        let needed = (len as u64).saturating_mul(size_of::<T>() as u64);
+        return Err(Error::OutOfMemory { what: "the result".into(), needed, available: 0 });
     }
-    numbers.resize(len, 0.0);
-    Ok(numbers)
+    zeros.resize(len, T::default());
+    Ok(zeros)
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use alloyforge_interfaces::Tokenizer as _;
-use alloyforge_tokenize::{TextTokenizer, decode, encode};
+use alloyforge_tokenize::{TextTokenizer, decode};
 use alloyforge_types::Error;
 use pyo3::prelude::*;
 
@@ -31,7 +31,17 @@ impl Tokenizer {
     /// The token ids of a text.
     #[pyo3(signature = (text, *, special=true, add_bos=None))]
     fn encode(&self, py: Python<'_>, text: &str, special: bool, add_bos: Option<bool>) -> PyResult<Vec<u32>> {
-        core(py, || encode(&self.tokenizer, text, special, add_bos))
+        core(py, || {
+            let mut tokens = self.tokenizer.encode(text, special)?;
+            let (bos, by_default) = self.tokenizer.bos();
+            if let Some(bos) = bos
+                && add_bos.unwrap_or(by_default)
+                && tokens.first() != Some(&bos)
+            {
+                tokens.insert(0, bos);
+            }
+            Ok(tokens)
+        })
     }
 
     /// The text of token ids.

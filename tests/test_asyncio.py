@@ -1,0 +1,140 @@
+"""Sessions on asyncio: the same answers, no thread a request, cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from typing import Any
+
+import pytest
+
+import alloyforge as af
+from tests.test_session import NOISE, PROMPT, TEMPLATE, settle
+
+LONG: dict[str, Any] = {**NOISE, "max_tokens": 200}
+
+
+def test_the_same_answers(session: af.Session) -> None:
+    prompts = [PROMPT[: 3 + i] for i in range(12)]
+    want = [session.generate(p, **NOISE).tokens for p in prompts]
+
+    async def main() -> list[af.Completion]:
+        return await asyncio.gather(*(session.agenerate(p, **NOISE) for p in prompts))
+
+    assert [a.tokens for a in asyncio.run(main())] == want
+    # another loop, the same session
+    assert [a.tokens for a in asyncio.run(main())] == want
+    settle(session)
+
+
+def test_no_thread_a_request(session: af.Session) -> None:
+    before = threading.active_count()
+
+    async def main() -> int:
+        tasks = [asyncio.create_task(session.agenerate(PROMPT, **NOISE)) for _ in range(200)]
+        await asyncio.sleep(0.01)
+        during = threading.active_count()
+        await asyncio.gather(*tasks)
+        return during
+
+    assert asyncio.run(main()) == before
+
+
+def test_a_stream(session: af.Session) -> None:
+    want = session.generate(PROMPT, **NOISE)
+
+    async def main() -> tuple[list[af.Chunk], af.Completion]:
+        stream = session.astream(PROMPT, **NOISE)
+        with pytest.raises(af.InvalidRequestError, match="not over"):
+            stream.completion  # noqa: B018
+        return [chunk async for chunk in stream], stream.completion
+
+    chunks, completion = asyncio.run(main())
+    assert "".join(c.text for c in chunks) == completion.text == want.text
+
+
+def test_streams_take_turns(session: af.Session) -> None:
+    async def main() -> list[int]:
+        order: list[int] = []
+
+        async def one(i: int) -> None:
+            async for _ in session.astream(PROMPT, **NOISE):
+                order.append(i)  # noqa: PERF401  (the order is what is looked at)
+
+        await asyncio.gather(one(0), one(1))
+        return order
+
+    order = asyncio.run(main())
+    changes = sum(a != b for a, b in zip(order, order[1:]))  # noqa: B905, RUF007
+    assert changes > 4
+
+
+def test_chat(session: af.Session) -> None:
+    messages = [{"role": "user", "content": "Hello"}]
+    want = session.chat(messages, template=TEMPLATE, **NOISE)
+
+    async def main() -> tuple[af.ChatCompletion, str, af.ChatCompletion]:
+        answer = await session.achat(messages, template=TEMPLATE, **NOISE)
+        stream = session.astream_chat(messages, template=TEMPLATE, **NOISE)
+        text = "".join([chunk.text async for chunk in stream])
+        return answer, text, stream.completion
+
+    answer, text, completion = asyncio.run(main())
+    assert answer.text == text == completion.text == want.text
+
+
+def test_a_cancelled_task_cancels_its_request(session: af.Session) -> None:
+    async def main() -> None:
+        async def drain() -> None:
+            async for _ in session.astream(PROMPT, **LONG):
+                pass
+
+        for work in (session.agenerate(PROMPT, **LONG), drain()):
+            task = asyncio.create_task(work)  # type: ignore[arg-type]
+            await asyncio.sleep(0.005)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(main())
+    settle(session)
+
+
+def test_leaving_a_stream_frees_it(session: af.Session) -> None:
+    async def main() -> None:
+        async for _ in session.astream(PROMPT, **LONG):
+            break
+        gc.collect()
+        async with session.astream(PROMPT, **LONG) as stream:
+            await anext(stream)
+        settle(session)
+
+    asyncio.run(main())
+
+
+def test_cancel_ends_the_iteration(session: af.Session) -> None:
+    async def main() -> str:
+        stream = session.astream(PROMPT, **LONG)
+        async for _ in stream:
+            stream.cancel()
+        return stream.completion.finish_reason
+
+    assert asyncio.run(main()) == "cancelled"
+
+
+def test_errors_arrive(session: af.Session) -> None:
+    async def main() -> None:
+        with pytest.raises(af.InvalidRequestError, match="top_p"):
+            await session.agenerate(PROMPT, top_p=2)
+        with pytest.raises(af.RequestTimeout):
+            await session.agenerate(PROMPT, **LONG, timeout=1e-6)
+        with pytest.raises(af.InvalidRequestError, match="images"):
+            await session.agenerate(PROMPT, images=["x.png"])
+        task = asyncio.create_task(session.agenerate(PROMPT, **LONG))
+        await asyncio.sleep(0.005)
+        session.close()
+        with pytest.raises(af.SessionClosedError):
+            await task
+
+    asyncio.run(main())

@@ -9,11 +9,14 @@ use std::cell::Cell;
 use crate::fault::{Fault, Outcome};
 
 /// Longest template source, in bytes. The longest published one known is some 40 KB.
-pub(crate) const MAX_SOURCE: usize = 1 << 20;
+pub(crate) const MAX_SOURCE: usize = 1 << 19;
+
+/// Longest line of a source, in characters: minijinja counts columns in 16 bits.
+pub(crate) const MAX_LINE: usize = 65_000;
 
 /// Units of work in one rendering: one a node evaluated, one for every [`BYTES_PER_UNIT`] bytes
 /// or so touched. A conversation of a thousand messages takes some hundred thousand.
-const MAX_WORK: u64 = 8_000_000;
+const MAX_WORK: u64 = 5_000_000;
 
 /// Bytes of text that count as one unit of work.
 const BYTES_PER_UNIT: usize = 64;
@@ -26,7 +29,7 @@ const MAX_MEMORY: usize = 24 << 20;
 pub(crate) const MAX_NESTING: usize = 160;
 
 /// How deep evaluation may recurse, in nodes: macros that call themselves, mostly.
-pub(crate) const MAX_DEPTH: usize = 900;
+pub(crate) const MAX_DEPTH: usize = 600;
 
 /// The account of one rendering.
 pub(crate) struct Budget {

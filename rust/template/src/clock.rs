@@ -4,7 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use alloyforge_types::{Error, Result};
 
-use crate::fault::{Outcome, fail};
+use crate::fault::Outcome;
+use crate::strings::Scan;
 use crate::value::Buf;
 
 /// A moment on a calendar.
@@ -146,7 +147,7 @@ impl Clock {
         let mut rest = format;
         while let Some((head, tail)) = rest.split_once('%') {
             out.push(head)?;
-            let mut chars = tail.chars().peekable();
+            let mut chars = Scan { rest: tail };
             let mut flag = None;
             let mut is_upper = false;
             while let Some(next) = chars.next_if(|c| matches!(c, '-' | '_' | '0' | '^' | '#')) {
@@ -156,15 +157,7 @@ impl Clock {
                     padding => flag = Some(padding),
                 }
             }
-            let mut width = None;
-            while let Some(digit) = chars.peek().and_then(|c| c.to_digit(10)) {
-                let next = width.unwrap_or(0usize) * 10 + digit as usize;
-                if next > MAX_FIELD {
-                    fail!("a field of the time format is too wide");
-                }
-                width = Some(next);
-                chars.next();
-            }
+            let width = chars.number(MAX_FIELD)?;
             chars.next_if(|c| matches!(c, 'E' | 'O'));
             let Some(code) = chars.next() else {
                 // A lone `%` at the end stands for itself.
@@ -172,16 +165,15 @@ impl Clock {
                 rest = "";
                 continue;
             };
-            let left: usize = chars.map(char::len_utf8).sum();
             match self.field(code) {
                 Some(field) => field.write(out, flag, width, is_upper)?,
                 // As glibc does, what is unknown stays as it is.
                 None => {
                     out.push("%")?;
-                    out.push(&tail[..tail.len() - left])?;
+                    out.push(&tail[..tail.len() - chars.rest.len()])?;
                 }
             }
-            rest = &tail[tail.len() - left..];
+            rest = chars.rest;
         }
         out.push(rest)
     }

@@ -5,6 +5,7 @@ use crate::args::Args;
 use crate::eval::Interp;
 use crate::fault::{Outcome, fail};
 use crate::filters::escaped;
+use crate::strings::Scan;
 use crate::value::{Buf, Text, Value, float_repr, quoted, write_repr, write_str};
 
 /// Widest field and longest fraction: what is wider is an attack, and what is longer has no digits.
@@ -25,23 +26,10 @@ struct Spec {
     kind: Option<char>,
 }
 
-fn number(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, most: usize) -> Outcome<Option<usize>> {
-    let mut value = None;
-    while let Some(digit) = chars.peek().and_then(|c| c.to_digit(10)) {
-        let next = value.unwrap_or(0usize) * 10 + digit as usize;
-        if next > most {
-            fail!("a width or precision of a format is too large");
-        }
-        value = Some(next);
-        chars.next();
-    }
-    Ok(value)
-}
-
 impl Spec {
     fn parse(text: &str) -> Outcome<Self> {
         let mut spec = Self::default();
-        let mut chars = text.chars().peekable();
+        let mut chars = Scan { rest: text };
         let is_align = |c: char| matches!(c, '<' | '>' | '^' | '=');
         let mut ahead = text.chars();
         if let (Some(fill), Some(align)) = (ahead.next(), ahead.next())
@@ -50,16 +38,16 @@ impl Spec {
             (spec.fill, spec.align) = (Some(fill), Some(align));
             chars.next();
             chars.next();
-        } else if let Some(align) = chars.next_if(|c| is_align(*c)) {
+        } else if let Some(align) = chars.next_if(is_align) {
             spec.align = Some(align);
         }
         spec.sign = chars.next_if(|c| matches!(c, '+' | '-' | ' '));
-        spec.is_alternate = chars.next_if_eq(&'#').is_some();
-        spec.is_zero = chars.next_if_eq(&'0').is_some();
-        spec.width = number(&mut chars, MAX_WIDTH)?.unwrap_or(0);
+        spec.is_alternate = chars.next_if(|c| c == '#').is_some();
+        spec.is_zero = chars.next_if(|c| c == '0').is_some();
+        spec.width = chars.number(MAX_WIDTH)?.unwrap_or(0);
         spec.grouping = chars.next_if(|c| matches!(c, ',' | '_'));
-        if chars.next_if_eq(&'.').is_some() {
-            let Some(precision) = number(&mut chars, MAX_PRECISION)? else {
+        if chars.next_if(|c| c == '.').is_some() {
+            let Some(precision) = chars.number(MAX_PRECISION)? else {
                 fail!("Format specifier missing precision");
             };
             spec.precision = Some(precision);
@@ -82,7 +70,7 @@ impl Spec {
         let len = sign.len() + prefix.len() + digits.chars().count();
         let missing = self.width.saturating_sub(len);
         let is_zero = self.is_zero && self.align.is_none();
-        let fill = if is_zero { '0' } else { self.fill.unwrap_or(' ') }.to_string();
+        let fill = self.fill.unwrap_or(if self.is_zero { '0' } else { ' ' }).to_string();
         let align = if is_zero { '=' } else { self.align.unwrap_or('>') };
         let (before, inside, after) = match align {
             '<' => (0, 0, missing),
@@ -183,13 +171,12 @@ impl Spec {
                 Some('e' | 'E' | 'f' | 'F' | 'g' | 'G' | '%') => self.float(out, *value as f64),
                 _ => self.int(out, *value),
             },
-            Value::Bool(value) if self.kind.is_some() => self.apply(out, &Value::Int((*value).into())),
+            Value::Bool(value) => self.apply(out, &Value::Int((*value).into())),
             Value::Float(value) => self.float(out, *value),
             Value::Str(text) => match self.kind {
                 None | Some('s') => self.text(out, text),
                 Some(kind) => fail!("Unknown format code '{kind}' for object of type 'str'"),
             },
-            Value::Bool(value) => self.text(out, if *value { "True" } else { "False" }),
             other => fail!("unsupported format string passed to {}.__format__", other.type_name()),
         }
     }
@@ -238,7 +225,7 @@ fn general(value: f64, precision: usize, keeps_zeros: bool) -> String {
 pub(crate) fn format_fields(interp: &mut Interp<'_>, text: &Text, args: &Args) -> Outcome<Text> {
     let mut out = interp.buf();
     let mut fields = Fields { args, auto: Some(0), escapes: text.is_markup() };
-    fields.write(interp, &mut out, text, 2)?;
+    fields.write(interp, &mut out, text, 3)?;
     Ok(out.finish()?.with_markup(text.is_markup()))
 }
 
@@ -411,7 +398,7 @@ pub(crate) fn percent(interp: &mut Interp<'_>, text: &Text, values: &Value) -> O
             is_mapped = true;
             tail = after;
         }
-        let mut chars = tail.chars().peekable();
+        let mut chars = Scan { rest: tail };
         let mut spec = Spec::default();
         while let Some(flag) = chars.next_if(|c| matches!(c, '-' | '+' | ' ' | '0' | '#')) {
             match flag {
@@ -426,9 +413,9 @@ pub(crate) fn percent(interp: &mut Interp<'_>, text: &Text, values: &Value) -> O
             Some(value) => Ok(value.clone()),
             None => fail!("not enough arguments for format string"),
         };
-        let mut size = |chars: &mut std::iter::Peekable<std::str::Chars<'_>>, most: usize| {
-            if chars.next_if_eq(&'*').is_none() {
-                return number(chars, most);
+        let mut size = |chars: &mut Scan<'_>, most: usize| {
+            if chars.next_if(|c| c == '*').is_none() {
+                return chars.number(most);
             }
             match usize::try_from(take(&mut next)?.as_index()?) {
                 Ok(size) if size <= most => Ok(Some(size)),
@@ -436,7 +423,7 @@ pub(crate) fn percent(interp: &mut Interp<'_>, text: &Text, values: &Value) -> O
             }
         };
         spec.width = size(&mut chars, MAX_WIDTH)?.unwrap_or(0);
-        if chars.next_if_eq(&'.').is_some() {
+        if chars.next_if(|c| c == '.').is_some() {
             spec.precision = Some(size(&mut chars, MAX_PRECISION)?.unwrap_or(0));
         }
         while chars.next_if(|c| matches!(c, 'h' | 'l' | 'L')).is_some() {}
@@ -454,15 +441,19 @@ pub(crate) fn percent(interp: &mut Interp<'_>, text: &Text, values: &Value) -> O
             };
             percent_value(interp, &mut out, spec, kind, &value)?;
         }
-        let left: usize = chars.map(char::len_utf8).sum();
-        rest = &tail[tail.len() - left..];
+        rest = chars.rest;
     }
     out.push(rest)?;
     let is_all_used = next.next().is_none() || is_mapped;
-    if !is_all_used && !matches!(values, Value::Dict(_) | Value::List(_)) {
+    if !is_all_used && !has_items(values) {
         fail!("not all arguments converted during string formatting");
     }
     Ok(out.finish()?.with_markup(escapes))
+}
+
+/// Whether Python lets `%` leave the value unused: it could be a mapping.
+fn has_items(value: &Value) -> bool {
+    matches!(value, Value::Dict(_) | Value::List(_) | Value::Range(_) | Value::Undefined(_))
 }
 
 fn percent_value(

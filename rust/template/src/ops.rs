@@ -117,8 +117,11 @@ impl Interp<'_> {
     }
 
     fn joined(&self, a: &Seq, b: &Seq) -> Outcome<Vec<Value>> {
-        self.budget.work(1 + (a.items().len() + b.items().len()) / 8)?;
-        Ok(a.items().iter().chain(b.items()).cloned().collect())
+        self.budget.work(1 + (a.items().len() + b.items().len()) / 2)?;
+        let mut items = Vec::with_capacity(a.items().len() + b.items().len());
+        items.extend_from_slice(a.items());
+        items.extend_from_slice(b.items());
+        Ok(items)
     }
 
     fn repeat(&mut self, sequence: &Value, count: i128) -> Outcome<Value> {
@@ -130,7 +133,7 @@ impl Interp<'_> {
         }
         let items = self.items(sequence)?;
         let len = items.len().saturating_mul(count);
-        self.budget.work(len / 8)?;
+        self.budget.work(len / 2)?;
         // Counted before the list is there, then again by the list itself.
         self.budget.take(len.saturating_mul(size_of::<Value>()))?;
         let mut repeated = Vec::with_capacity(len);

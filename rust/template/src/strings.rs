@@ -5,6 +5,42 @@ use crate::fault::{Outcome, fail};
 use crate::unicode::is_space;
 use crate::value::{Text, Value};
 
+/// A place in a text that is read character by character.
+pub(crate) struct Scan<'a> {
+    pub(crate) rest: &'a str,
+}
+
+impl Scan<'_> {
+    pub(crate) fn peek(&self) -> Option<char> {
+        self.rest.chars().next()
+    }
+
+    pub(crate) fn next(&mut self) -> Option<char> {
+        self.next_if(|_| true)
+    }
+
+    /// Steps over the next character where it `fits`.
+    pub(crate) fn next_if(&mut self, fits: impl FnOnce(char) -> bool) -> Option<char> {
+        let c = self.peek().filter(|c| fits(*c))?;
+        self.rest = &self.rest[c.len_utf8()..];
+        Some(c)
+    }
+
+    /// A decimal number, where one stands here that is at most `most`.
+    pub(crate) fn number(&mut self, most: usize) -> Outcome<Option<usize>> {
+        let mut value = None;
+        while let Some(digit) = self.peek().and_then(|c| c.to_digit(10)) {
+            let next = value.unwrap_or(0usize) * 10 + digit as usize;
+            if next > most {
+                fail!("a width or precision of a format is too large");
+            }
+            value = Some(next);
+            self.next();
+        }
+        Ok(value)
+    }
+}
+
 /// Which ends to strip.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Strip {

@@ -3,9 +3,7 @@
 use super::Interp;
 use crate::fault::{Outcome, fail};
 use crate::methods::{self, Found};
-use crate::value::{
-    BlockRef, LoopState, Method, Missing, Namespace, Object, Range, Text, Value, quoted, write_repr,
-};
+use crate::value::{BlockRef, LoopState, Method, Namespace, Object, Range, Text, Value, quoted, write_repr};
 
 impl Interp<'_> {
     /// `owner.name`: the attribute, else the item.
@@ -50,8 +48,7 @@ impl Interp<'_> {
         }
         let mut repr = self.buf();
         write_repr(&mut repr, item)?;
-        let item = repr.as_str().into();
-        Ok(Value::Undefined(std::rc::Rc::new(Missing::Item { owner: owner.owner_name(), item })))
+        Ok(owner.lacks_item(repr.as_str()))
     }
 
     fn item_at(&self, owner: &Value, index: i128) -> Outcome<Option<Value>> {
@@ -65,7 +62,7 @@ impl Interp<'_> {
             Value::List(seq) | Value::Tuple(seq) => seq.items().get(index).cloned(),
             Value::Range(range) => Some(range.get(index)),
             Value::Str(text) => {
-                self.budget.touch(text.len())?;
+                self.scan(text)?;
                 let (start, end) = (text.offset(index), text.offset(index + 1));
                 let item = Text::new(&self.budget, text.get(start..end).unwrap_or(""))?;
                 Some(Value::Str(item.with_markup(text.is_markup())))
@@ -106,7 +103,7 @@ impl Interp<'_> {
                     "arguments" => {
                         let names = value.def.params.iter().map(|(id, _)| &self.source.names[*id as usize]);
                         let names = names.map(|name| self.new_text(name)).collect::<Outcome<_>>()?;
-                        Some(self.new_list(names)?)
+                        Some(self.new_tuple(names)?)
                     }
                     "catch_kwargs" => Some(Value::Bool(value.def.kwargs.is_some())),
                     "catch_varargs" => Some(Value::Bool(value.def.varargs.is_some())),
@@ -184,7 +181,7 @@ impl Interp<'_> {
             other => fail!("'{}' object is not subscriptable", other.type_name()),
         };
         let picked = slice_indices(len, start, stop, step.unwrap_or(1))?;
-        self.budget.work(1 + picked.len / 8)?;
+        self.budget.work(1 + picked.len / 2)?;
         match value {
             Value::Str(text) => {
                 let slice = self.slice_text(text, picked)?;
@@ -200,15 +197,24 @@ impl Interp<'_> {
                 })))
             }
             Value::List(seq) | Value::Tuple(seq) => {
-                let items = picked.indices().filter_map(|i| seq.items().get(i).cloned()).collect();
+                let items = match picked.step {
+                    1 => seq.items().iter().skip(picked.start as usize).take(picked.len).cloned().collect(),
+                    _ => picked.indices().filter_map(|i| seq.items().get(i).cloned()).collect(),
+                };
                 if matches!(value, Value::List(_)) { self.new_list(items) } else { self.new_tuple(items) }
             }
             _ => Ok(Value::None),
         }
     }
 
+    /// Spends the work of finding a character: only in ASCII does its index say where it is.
+    fn scan(&self, text: &Text) -> Outcome<()> {
+        let is_ascii = text.chars_len() == text.len();
+        self.budget.work(if is_ascii { 1 } else { 1 + text.len() / 8 })
+    }
+
     fn slice_text(&mut self, text: &Text, picked: Picked) -> Outcome<Value> {
-        self.budget.touch(text.len())?;
+        self.scan(text)?;
         if picked.len == 0 {
             return self.new_text("");
         }

@@ -7,7 +7,7 @@ use crate::args::Args;
 use crate::fault::{Outcome, fail};
 use crate::methods::{self, Found};
 use crate::syntax::{Call, Expr};
-use crate::value::{LoopState, MacroValue, Missing, Object, Value, quoted};
+use crate::value::{LoopState, MacroValue, Object, Value, quoted};
 
 impl Interp<'_> {
     /// A call; a call block hands its body over as `caller`.
@@ -81,6 +81,8 @@ impl Interp<'_> {
 
     /// jinja2's `Macro.__call__`.
     fn call_macro(&mut self, value: &MacroValue, call: Args) -> Outcome<Value> {
+        // The scope and the buffer cost more than a node.
+        self.budget.work(3)?;
         let def = &value.def;
         let name = def.name.as_deref().map_or_else(|| "None".to_owned(), quoted);
         let Args { args, mut kwargs } = call;
@@ -103,9 +105,7 @@ impl Interp<'_> {
                 (None, Some(default)) => self.eval(default, &scope)?,
                 (None, None) => {
                     let param = quoted(&self.source.names[*id as usize]);
-                    Value::Undefined(Rc::new(Missing::Hint(
-                        format!("parameter {param} was not provided").into(),
-                    )))
+                    Value::hint(format!("parameter {param} was not provided"))
                 }
             };
             scope.set(*id, value);

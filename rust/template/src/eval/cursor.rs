@@ -191,7 +191,7 @@ impl Interp<'_> {
     /// Python's `list(value)`, before it is a value.
     pub(crate) fn items(&mut self, value: &Value) -> Outcome<Vec<Value>> {
         if let Value::List(seq) | Value::Tuple(seq) = value {
-            self.budget.work(1 + seq.items().len() / 8)?;
+            self.budget.work(1 + seq.items().len() / 2)?;
             return Ok(seq.items().to_vec());
         }
         let mut cursor = self.cursor(value)?;

@@ -100,15 +100,16 @@ impl Interp<'_> {
 
     fn slice(&mut self, node: &Slice, scope: &Rc<Scope>) -> Outcome<Value> {
         let of = self.eval(&node.of, scope)?;
-        let mut part = |part: &Option<Expr>| match part {
-            None => Ok(None),
-            Some(expr) => match self.eval(expr, scope)? {
-                Value::None => Ok(None),
-                value @ (Value::Int(_) | Value::Bool(_)) => value.as_index().map(Some),
+        let mut parts = [None; 3];
+        for (part, expr) in parts.iter_mut().zip([&node.start, &node.stop, &node.step]) {
+            let Some(expr) = expr else { continue };
+            match self.eval(expr, scope)? {
+                Value::None => {}
+                value @ (Value::Int(_) | Value::Bool(_)) => *part = Some(value.as_index()?),
                 _ => fail!("slice indices must be integers or None or have an __index__ method"),
-            },
-        };
-        let (start, stop, step) = (part(&node.start)?, part(&node.stop)?, part(&node.step)?);
+            }
+        }
+        let [start, stop, step] = parts;
         self.get_slice(&of, start, stop, step)
     }
 

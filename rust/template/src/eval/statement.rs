@@ -140,7 +140,7 @@ impl Interp<'_> {
             items = self.cursor(&Value::stream(stream)?)?;
             len = None;
         }
-        let state = Rc::new(Object::Loop(LoopState {
+        let state = Rc::new(Object::Loop(Box::new(LoopState {
             items: RefCell::new(items),
             index0: Cell::new(-1),
             len: Cell::new(len),
@@ -150,7 +150,7 @@ impl Interp<'_> {
             last_changed: RefCell::new(None),
             depth0,
             recursive: node.is_recursive.then(|| (node.clone(), scope.clone())),
-        }));
+        })));
         let Object::Loop(looped) = &*state else { return Ok(()) };
         let loop_name = self.name_id("loop");
         let mut is_empty = true;
@@ -173,6 +173,8 @@ impl Interp<'_> {
 
     /// The loop's next item; the loop's own record moves on.
     fn loop_step(&mut self, state: &LoopState) -> Outcome<Option<Value>> {
+        // An iteration makes a scope, which costs more than a node.
+        self.budget.work(2)?;
         let ahead = state.after.borrow_mut().take();
         let item = match ahead {
             Some(ahead) => ahead,

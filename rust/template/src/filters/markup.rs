@@ -83,6 +83,7 @@ pub(super) fn xml_attr(interp: &mut Interp<'_>, value: Value, args: Args) -> Out
 }
 
 fn push_quoted(out: &mut Buf, text: &str, is_query: bool) -> Outcome<()> {
+    out.work(text.len())?;
     for byte in text.bytes() {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' | b'-' | b'~' => {
@@ -158,12 +159,16 @@ fn without(interp: &Interp<'_>, text: &str, open: &str, close: &str) -> Outcome<
     Ok(out)
 }
 
+/// Longest name of a character reference.
+const MAX_REFERENCE: usize = 32;
+
 /// The commonest of HTML's character references.
 fn push_unescaped(out: &mut Buf, text: &str) -> Outcome<()> {
     let mut rest = text;
     while let Some((head, tail)) = rest.split_once('&') {
         out.push(head)?;
-        let (name, after) = tail.split_once(';').unwrap_or(("", tail));
+        let end = tail.bytes().take(MAX_REFERENCE).position(|c| c == b';');
+        let (name, after) = end.map_or(("", tail), |end| (&tail[..end], &tail[end + 1..]));
         let code = match name.strip_prefix('#') {
             Some(hex) if hex.starts_with(['x', 'X']) => u32::from_str_radix(&hex[1..], 16).ok(),
             Some(decimal) => decimal.parse().ok(),

@@ -131,7 +131,11 @@ pub(super) fn float(interp: &mut Interp<'_>, value: Value, args: Args) -> Outcom
 
 pub(super) fn round(_: &mut Interp<'_>, value: Value, args: Args) -> Outcome<Value> {
     let [precision, method] = args.bind("round", ["precision", "method"], 0)?;
-    let precision = precision.map_or(Ok(0), |precision| precision.as_index())?;
+    let has_precision = !matches!(precision, Some(Value::None));
+    let precision = match precision {
+        Some(Value::None) | None => 0,
+        Some(precision) => precision.as_index()?,
+    };
     let method = match &method {
         None => "common",
         Some(Value::Str(method)) if matches!(method.as_str(), "common" | "ceil" | "floor") => method.as_str(),
@@ -160,7 +164,9 @@ pub(super) fn round(_: &mut Interp<'_>, value: Value, args: Args) -> Outcome<Val
     if let Value::Int(_) | Value::Bool(_) = value {
         return round_int(value.as_index()?, precision);
     }
-    Ok(Value::Float(round_float(float, precision.clamp(-400, 400) as i32)))
+    let rounded = round_float(float, precision.clamp(-400, 400) as i32);
+    // Python's `round(x, None)` gives an integer.
+    Ok(if has_precision { Value::Float(rounded) } else { Value::Int(rounded as i128) })
 }
 
 fn round_int(value: i128, precision: i128) -> Outcome<Value> {

@@ -237,20 +237,20 @@ pub(super) fn sum(interp: &mut Interp<'_>, value: Value, args: Args) -> Outcome<
 
 pub(super) fn batch(interp: &mut Interp<'_>, value: Value, args: Args) -> Outcome<Value> {
     let [len, fill] = args.bind("batch", ["linecount", "fill_with"], 1)?;
-    let len = len.unwrap_or(Value::None).as_index()?;
+    let len = len.unwrap_or(Value::None);
     let fill = fill.filter(|fill| !matches!(fill, Value::None));
     let mut batches = Vec::new();
     let mut batch = Vec::new();
     let mut cursor = interp.cursor(&value)?;
     while let Some(item) = cursor.next(interp)? {
-        if batch.len() as i128 == len {
+        if interp.equal(&Value::Int(batch.len() as i128), &len)? {
             batches.push(interp.new_list(std::mem::take(&mut batch))?);
         }
         batch.push(item);
     }
     if !batch.is_empty() {
         if let Some(fill) = fill {
-            let len = usize::try_from(len.max(0)).unwrap_or(usize::MAX);
+            let len = usize::try_from(len.as_index()?.max(0)).unwrap_or(usize::MAX);
             let missing = len.saturating_sub(batch.len());
             // Counted before the list is there, then again by the list itself.
             let bytes = missing.saturating_mul(size_of::<Value>());

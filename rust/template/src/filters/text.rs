@@ -217,30 +217,44 @@ pub(super) fn word_wrap(interp: &mut Interp<'_>, value: Value, args: Args) -> Ou
         if width <= 0 {
             fail!("invalid width {width} (must be > 0)");
         }
+        // The chunks of a line, and the characters of one, are listed.
+        let listed = line.len().saturating_mul(2 * size_of::<&str>());
+        interp.budget.take(listed)?;
         let width = usize::try_from(width).unwrap_or(usize::MAX);
-        for (i, wrapped) in wrap(line, width, breaks_words, breaks_hyphens).iter().enumerate() {
-            if i > 0 {
+        let mut is_first = true;
+        wrap(line, width, breaks_words, breaks_hyphens, &mut |pieces| {
+            if !std::mem::take(&mut is_first) {
                 out.push(&separator)?;
             }
-            out.push(wrapped)?;
-        }
+            pieces.iter().try_for_each(|piece| out.push(piece))
+        })?;
+        interp.budget.give(listed);
     }
     Ok(Value::Str(out.finish()?))
 }
 
-/// Python's `textwrap.wrap`, which leaves tabs and other spaces as they are.
-fn wrap(line: &str, width: usize, breaks_words: bool, breaks_hyphens: bool) -> Vec<String> {
+/// Python's `textwrap.wrap`, which leaves tabs and other spaces as they are. Each line is given to
+/// `push` in pieces.
+fn wrap(
+    line: &str,
+    width: usize,
+    breaks_words: bool,
+    breaks_hyphens: bool,
+    push: &mut dyn FnMut(&[&str]) -> Outcome<()>,
+) -> Outcome<()> {
     let mut chunks: Vec<&str> = chunks(line, breaks_hyphens);
     chunks.reverse();
-    let mut lines: Vec<String> = Vec::new();
+    let mut is_first = true;
+    // Counting goes no further than it matters: a word may be as long as the text.
+    let len_of = |chunk: &str| chunk.chars().take(width.saturating_add(1)).count();
     let is_blank = |chunk: &str| chunk.trim_matches(is_wrap_space).is_empty();
     while !chunks.is_empty() {
         let (mut current, mut len) = (Vec::new(), 0);
-        if !lines.is_empty() && chunks.last().is_some_and(|chunk| is_blank(chunk)) {
+        if !is_first && chunks.last().is_some_and(|chunk| is_blank(chunk)) {
             chunks.pop();
         }
         while let Some(chunk) = chunks.last() {
-            let more = chunk.chars().count();
+            let more = len_of(chunk);
             if len + more > width {
                 break;
             }
@@ -248,7 +262,7 @@ fn wrap(line: &str, width: usize, breaks_words: bool, breaks_hyphens: bool) -> V
             current.extend(chunks.pop());
         }
         if let Some(chunk) = chunks.last().copied()
-            && chunk.chars().count() > width
+            && len_of(chunk) > width
         {
             if breaks_words {
                 let room = width.saturating_sub(len).max(usize::from(len == 0));
@@ -272,10 +286,11 @@ fn wrap(line: &str, width: usize, breaks_words: bool, breaks_hyphens: bool) -> V
             current.pop();
         }
         if !current.is_empty() {
-            lines.push(current.concat());
+            push(&current)?;
+            is_first = false;
         }
     }
-    lines
+    Ok(())
 }
 
 fn is_wrap_space(c: char) -> bool {

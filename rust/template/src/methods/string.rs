@@ -56,8 +56,12 @@ pub(super) const METHODS: &[&str] = &[
     "zfill",
 ];
 
+/// Bytes that are looked at character by character in one unit of work.
+const SCANNED_PER_UNIT: usize = 8;
+
 pub(super) fn call(interp: &mut Interp<'_>, text: &Text, name: &str, args: Args) -> Outcome<Value> {
-    interp.budget.touch(text.len())?;
+    // Looking at characters costs more than copying bytes.
+    interp.budget.work(text.len() / SCANNED_PER_UNIT)?;
     if !text.is_markup() {
         return call_plain(interp, text, name, args);
     }
@@ -93,7 +97,7 @@ fn call_plain(interp: &mut Interp<'_>, text: &Text, name: &str, args: Args) -> O
         }
         "split" | "rsplit" => split(interp, text, name, args),
         "startswith" | "endswith" => starts_or_ends(interp, text, name, args),
-        "find" | "rfind" | "index" | "rindex" | "count" => find(text, name, args),
+        "find" | "rfind" | "index" | "rindex" | "count" => find(interp, text, name, args),
         "removeprefix" | "removesuffix" => {
             let [part] = args.positional(name, 1)?;
             let part = part.unwrap_or(Value::None);
@@ -311,10 +315,11 @@ fn starts_or_ends(interp: &mut Interp<'_>, text: &Text, name: &str, args: Args) 
     }
 }
 
-fn find(text: &Text, name: &str, args: Args) -> Outcome<Value> {
+fn find(interp: &mut Interp<'_>, text: &Text, name: &str, args: Args) -> Outcome<Value> {
     let [wanted, start, end] = args.positional(name, 1)?;
     let wanted = wanted.unwrap_or(Value::None);
     let wanted = wanted.as_text(name)?;
+    interp.budget.work(wanted.len() / SCANNED_PER_UNIT)?;
     let window = window(text, start, end)?;
     if name == "count" {
         let count = window.map_or(0, |(part, _)| match wanted.is_empty() {

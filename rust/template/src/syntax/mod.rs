@@ -13,10 +13,10 @@ mod tree;
 
 pub(crate) use tree::{
     Arithmetic, Assign, Block, Call, Comparison, Expr, Filter, ForLoop, If, Literal, MacroDef, NameId, Slice,
-    Source, Stmt, Target, Test, With,
+    Source, Stmt, Target, Test,
 };
 
-use crate::budget::MAX_SOURCE;
+use crate::budget::{MAX_LINE, MAX_SOURCE};
 use crate::fault::{Fault, Outcome};
 
 /// Reads a template.
@@ -29,5 +29,8 @@ pub(crate) fn parse(source: &str) -> Outcome<Source> {
     }
     // jinja2 knows one kind of newline, in text and in strings.
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
+    if source.split('\n').any(|line| line.len() > MAX_LINE && line.chars().count() > MAX_LINE) {
+        return Err(Fault::new(format!("a line of the template is longer than {MAX_LINE} characters")));
+    }
     statement::parse_template(&source)
 }

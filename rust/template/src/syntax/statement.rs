@@ -289,7 +289,7 @@ impl<'s> Parser<'s> {
                 self.expect_op(",")?;
             }
             let is_end = match &self.current {
-                Token::BlockEnd | Token::Op(")" | "=") => true,
+                Token::BlockEnd | Token::Op(")") => true,
                 Token::Name(name) => ends.contains(name),
                 _ => false,
             };

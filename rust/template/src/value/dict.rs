@@ -92,6 +92,8 @@ pub(crate) struct Dict {
     entries: IndexMap<Key, Value>,
     depth: usize,
     weight: usize,
+    /// What was counted for it.
+    bytes: usize,
     budget: Rc<Budget>,
 }
 
@@ -102,14 +104,17 @@ impl Dict {
     const SELF: usize = 128;
 
     pub(crate) fn new(budget: &Rc<Budget>, entries: IndexMap<Key, Value>) -> Outcome<Rc<Self>> {
-        budget.take(Self::SELF + entries.len() * Self::ENTRY)?;
+        let bytes = entries.iter().fold(Self::SELF, |sum, (key, value)| {
+            sum + Self::ENTRY + key.0.uncounted_bytes() + value.uncounted_bytes()
+        });
+        budget.take(bytes)?;
         let inner = entries.iter().map(|(key, value)| key.0.depth().max(value.depth()));
         let depth = 1 + inner.max().unwrap_or(0);
         let weigh = |sum: usize, (key, value): (&Key, &Value)| {
             sum.saturating_add(key.0.weight()).saturating_add(value.weight())
         };
         let weight = entries.iter().fold(1, weigh);
-        let dict = Rc::new(Self { entries, depth, weight, budget: budget.clone() });
+        let dict = Rc::new(Self { entries, depth, weight, bytes, budget: budget.clone() });
         check_depth(depth)?;
         Ok(dict)
     }
@@ -148,6 +153,6 @@ impl Dict {
 
 impl Drop for Dict {
     fn drop(&mut self) {
-        self.budget.give(Self::SELF + self.entries.len() * Self::ENTRY);
+        self.budget.give(self.bytes);
     }
 }

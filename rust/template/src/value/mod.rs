@@ -71,6 +71,11 @@ impl Missing {
     }
 }
 
+/// The beginning of a name, for a message: a template may look for one as long as it likes.
+fn shortened(name: &str) -> Box<str> {
+    name.char_indices().nth(100).map_or(name, |(at, _)| &name[..at]).into()
+}
+
 /// A short name in Python's quotes.
 pub(crate) fn quoted(name: &str) -> String {
     let mut out = String::new();
@@ -87,6 +92,8 @@ pub(crate) struct Seq {
     items: Vec<Value>,
     depth: usize,
     weight: usize,
+    /// What was counted for it.
+    bytes: usize,
     /// Whether it is one of `groupby`'s pairs, which have attributes.
     is_group: bool,
     budget: Rc<Budget>,
@@ -96,7 +103,7 @@ impl Seq {
     /// What one item is counted as, in bytes.
     const ITEM: usize = size_of::<Value>();
     /// What a sequence is counted as beside its items.
-    const SELF: usize = 64;
+    const SELF: usize = 112;
 
     pub(crate) fn new(budget: &Rc<Budget>, items: Vec<Value>) -> Outcome<Rc<Self>> {
         Self::build(budget, items, false)
@@ -108,10 +115,11 @@ impl Seq {
     }
 
     fn build(budget: &Rc<Budget>, items: Vec<Value>, is_group: bool) -> Outcome<Rc<Self>> {
-        budget.take(Self::SELF + items.len() * Self::ITEM)?;
+        let bytes = items.iter().fold(Self::SELF, |sum, item| sum + Self::ITEM + item.uncounted_bytes());
+        budget.take(bytes)?;
         let depth = 1 + items.iter().map(Value::depth).max().unwrap_or(0);
         let weight = items.iter().fold(1, |sum: usize, item| sum.saturating_add(item.weight()));
-        let seq = Rc::new(Self { items, depth, weight, is_group, budget: budget.clone() });
+        let seq = Rc::new(Self { items, depth, weight, bytes, is_group, budget: budget.clone() });
         check_depth(depth)?;
         Ok(seq)
     }
@@ -132,7 +140,7 @@ impl Seq {
 
 impl Drop for Seq {
     fn drop(&mut self) {
-        self.budget.give(Self::SELF + self.items.len() * Self::ITEM);
+        self.budget.give(self.bytes);
     }
 }
 
@@ -161,11 +169,17 @@ impl Range {
 
 impl Value {
     pub(crate) fn undefined(name: &str) -> Self {
-        Self::Undefined(Rc::new(Missing::Name(name.into())))
+        Self::Undefined(Rc::new(Missing::Name(shortened(name))))
     }
 
-    pub(crate) fn hint(hint: impl Into<Box<str>>) -> Self {
-        Self::Undefined(Rc::new(Missing::Hint(hint.into())))
+    pub(crate) fn hint(hint: impl AsRef<str>) -> Self {
+        Self::Undefined(Rc::new(Missing::Hint(shortened(hint.as_ref()))))
+    }
+
+    /// The item that the value lacks, by its `repr`.
+    pub(crate) fn lacks_item(&self, repr: &str) -> Self {
+        let missing = Missing::Item { owner: self.owner_name(), item: shortened(repr) };
+        Self::Undefined(Rc::new(missing))
     }
 
     pub(crate) fn object(object: Object) -> Self {
@@ -192,6 +206,15 @@ impl Value {
             Self::List(seq) | Self::Tuple(seq) => seq.depth,
             Self::Dict(dict) => dict.depth(),
             Self::Object(object) => object.depth(),
+            _ => 0,
+        }
+    }
+
+    /// What a container counts for holding the value: the memory of values that do not count their
+    /// own. Most of them live only as long as an expression.
+    fn uncounted_bytes(&self) -> usize {
+        match self {
+            Self::Undefined(_) | Self::Range(_) | Self::Object(_) => 192,
             _ => 0,
         }
     }
@@ -250,7 +273,7 @@ impl Value {
 
     /// The attribute or item `name` that the value lacks.
     pub(crate) fn lacks(&self, name: &str) -> Self {
-        Self::Undefined(Rc::new(Missing::Attr { owner: self.owner_name(), name: name.into() }))
+        Self::Undefined(Rc::new(Missing::Attr { owner: self.owner_name(), name: shortened(name) }))
     }
 
     /// Whether this is an attribute that the sandbox hides, as an undefined value that says so.

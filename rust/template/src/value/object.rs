@@ -17,7 +17,8 @@ pub(crate) enum Object {
     Stream(RefCell<Stream>),
     Namespace(Namespace),
     Macro(MacroValue),
-    Loop(LoopState),
+    /// Boxed, for it is several times as large as the others.
+    Loop(Box<LoopState>),
     Cycler(Cycler),
     Joiner(Joiner),
     Function(Function),

@@ -7,7 +7,7 @@ use crate::budget::Budget;
 use crate::fault::Outcome;
 
 /// What a string is counted as beside its bytes.
-const SELF: usize = 64;
+const SELF: usize = 96;
 
 struct Inner {
     text: Box<str>,
@@ -133,6 +133,11 @@ impl Buf {
             self.taken += step;
         }
         Ok(())
+    }
+
+    /// Spends work beyond that of copying.
+    pub(crate) fn work(&self, units: usize) -> Outcome<()> {
+        self.budget.work(units)
     }
 
     pub(crate) fn as_str(&self) -> &str {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use alloyforge_interfaces::TensorStore;
-use alloyforge_types::{Error, Result, TensorView};
+use alloyforge_types::{ByteView, Error, Result, TensorView};
 
 use super::dtype::Dtype;
 use super::header::{self, Entry};
@@ -172,6 +172,11 @@ impl TensorStore for SafetensorsStore {
     fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
         let raw = self.raw_tensor(name)?;
         Some(TensorView { ty: raw.dtype.quant_type()?, shape: raw.shape.to_vec(), data: raw.data })
+    }
+
+    fn bytes(&self, name: &str) -> Option<ByteView<'_>> {
+        let raw = self.raw_tensor(name)?;
+        (raw.dtype == Dtype::U8).then(|| ByteView { shape: raw.shape.to_vec(), data: raw.data })
     }
 
     fn foreign_type(&self, name: &str) -> Option<&str> {

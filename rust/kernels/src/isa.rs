@@ -4,10 +4,12 @@
 //! that is given one needs no further check. Kernels are written once, over [`Simd`], and
 //! [`Isa::run`] compiles them for each set.
 
+mod int8;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 pub mod x86;
 
+pub use int8::Int8;
 pub use portable::Portable;
 
 /// Numbers in one vector, on every instruction set.
@@ -19,7 +21,7 @@ pub const LANES: usize = 16;
 ///
 /// Implementations are `#[inline(always)]`, and so must be everything between [`Isa::run`] and them:
 /// only then do the instructions end up in a function that may use them.
-pub trait Simd: Copy + Send + Sync + 'static {
+pub trait Simd: Int8 {
     /// Sixteen numbers.
     type V: Copy;
 
@@ -37,6 +39,15 @@ pub trait Simd: Copy + Send + Sync + 'static {
 
     /// Sixteen IEEE halves, widened.
     fn load_f16(self, from: &[u16; LANES]) -> Self::V;
+
+    /// Sixteen bytes as numbers.
+    fn load_u8(self, from: &[u8; LANES]) -> Self::V;
+
+    /// Sixteen signed bytes as numbers.
+    fn load_i8(self, from: &[i8; LANES]) -> Self::V;
+
+    /// Integer sums as numbers.
+    fn sums_to_f32(self, sums: Self::Sums) -> Self::V;
 
     /// `a + b`.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
@@ -87,9 +98,15 @@ pub trait Kernel {
 /// The instruction set that kernels use, found at run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isa {
+    /// 512-bit registers with products of bytes.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni(x86::Avx512Vnni),
     /// 512-bit registers.
     #[cfg(target_arch = "x86_64")]
     Avx512(x86::Avx512),
+    /// 256-bit registers with fused multiply-add and products of bytes.
+    #[cfg(target_arch = "x86_64")]
+    Avx2Vnni(x86::Avx2Vnni),
     /// 256-bit registers with fused multiply-add.
     #[cfg(target_arch = "x86_64")]
     Avx2(x86::Avx2),
@@ -100,16 +117,7 @@ pub enum Isa {
 impl Isa {
     /// The best set of this machine.
     pub fn detect() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        {
-            if let Some(token) = x86::Avx512::new() {
-                return Self::Avx512(token);
-            }
-            if let Some(token) = x86::Avx2::new() {
-                return Self::Avx2(token);
-            }
-        }
-        Self::Portable(Portable)
+        Self::available().swap_remove(0)
     }
 
     /// Every set of this machine, the best first.
@@ -117,7 +125,9 @@ impl Isa {
         let mut sets = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
+            sets.extend(x86::Avx512Vnni::new().map(Self::Avx512Vnni));
             sets.extend(x86::Avx512::new().map(Self::Avx512));
+            sets.extend(x86::Avx2Vnni::new().map(Self::Avx2Vnni));
             sets.extend(x86::Avx2::new().map(Self::Avx2));
         }
         sets.push(Self::Portable(Portable));
@@ -128,7 +138,11 @@ impl Isa {
     pub fn name(self) -> &'static str {
         match self {
             #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni(_) => "avx512vnni",
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2Vnni(_) => "avx2vnni",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => "avx2",
             Self::Portable(_) => "portable",
@@ -140,7 +154,11 @@ impl Isa {
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
             #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni(token) => token.enter(kernel),
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512(token) => token.enter(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2Vnni(token) => token.enter(kernel),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(token) => token.enter(kernel),
             Self::Portable(token) => kernel.run(token),

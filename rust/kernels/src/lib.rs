@@ -23,6 +23,7 @@ mod math;
 pub mod matrix;
 pub mod memory;
 pub mod norm;
+pub mod packed;
 pub mod plane;
 pub mod pool;
 pub mod product;

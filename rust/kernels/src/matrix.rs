@@ -1,8 +1,8 @@
 //! Weight matrices as the products read them.
 //!
-//! The numbers stay in the form that the file has them in, bit for bit and as compact, copied once so
-//! that the file can be let go. A layout made for a machine's instructions replaces the bytes behind
-//! [`Matrix`] and what [`product`](crate::product) makes of them, and nothing else.
+//! The numbers stay as the file has them, bit for bit and as compact, copied once so that the file can
+//! be let go: either in the file's own form, which [`product`](mod@crate::product) widens and multiplies
+//! in f32, or, for most block types, in [tiles](crate::packed), which it multiplies with bytes.
 
 use std::ops::Range;
 
@@ -13,6 +13,7 @@ use crate::dequant;
 use crate::disjoint::Disjoint;
 use crate::isa::Isa;
 use crate::memory::Buffer;
+use crate::packed::Tiles;
 use crate::pool::Pool;
 use crate::quantize;
 
@@ -25,8 +26,73 @@ pub struct Matrix {
     ty: QuantType,
     rows: usize,
     cols: usize,
-    row_bytes: usize,
-    data: Buffer,
+    data: Data,
+}
+
+/// The numbers.
+#[derive(Debug)]
+enum Data {
+    /// Rows as they are in a file, of so many bytes.
+    Rows(Buffer, usize),
+    Tiles(Tiles),
+}
+
+/// Where a matrix comes from: rows of a file.
+struct Source<'a> {
+    isa: Isa,
+    ty: QuantType,
+    to: QuantType,
+    cols: usize,
+    /// Bytes of a row as it is and as it will be.
+    row_bytes: [usize; 2],
+    data: &'a [u8],
+}
+
+impl<'a> Source<'a> {
+    /// Checks that `data` are `rows` rows of `cols` numbers.
+    fn new(
+        isa: Isa,
+        name: &str,
+        (rows, cols): (usize, usize),
+        ty: QuantType,
+        data: &'a [u8],
+        to: QuantType,
+    ) -> Result<Self> {
+        let size = |ty: QuantType| ty.row_bytes(cols).filter(|&row| row > 0);
+        let len = size(ty).and_then(|row| row.checked_mul(rows));
+        let (Some(from_row), Some(to_row), Some(len)) = (size(ty), size(to), len) else {
+            return Err(Error::internal(format!(
+                "{name}: no row of {cols} numbers in {}, {}",
+                ty.name(),
+                to.name()
+            )));
+        };
+        if data.len() != len {
+            return Err(Error::internal(format!("{name}: {} bytes, not {len}", data.len())));
+        }
+        Ok(Self { isa, ty, to, cols, row_bytes: [from_row, to_row], data })
+    }
+
+    /// The rows `range` as they are.
+    fn bytes(&self, range: &Range<usize>) -> &'a [u8] {
+        &self.data[range.start * self.row_bytes[0]..range.end * self.row_bytes[0]]
+    }
+
+    /// Writes the rows `range` as they will be.
+    fn convert(&self, range: &Range<usize>, out: &mut [u8]) -> Result<()> {
+        let from = self.bytes(range);
+        if self.ty == self.to {
+            out.copy_from_slice(from);
+            return Ok(());
+        }
+        let mut wide = vec![0.0; self.cols];
+        let [from_row, to_row] = self.row_bytes;
+        for (from, out) in from.chunks_exact(from_row).zip(out.chunks_exact_mut(to_row)) {
+            widen(self.isa, self.ty, from, &mut wide)?;
+            narrow(self.to, &wide, out)?;
+        }
+        Ok(())
+    }
 }
 
 impl Matrix {
@@ -45,41 +111,47 @@ impl Matrix {
         data: &[u8],
         to: QuantType,
     ) -> Result<Self> {
-        let size = |ty: QuantType| {
-            let row = ty.row_bytes(cols).filter(|&row| row > 0)?;
-            Some((row, row.checked_mul(rows)?))
-        };
-        let (Some((from_row, from_len)), Some((row_bytes, len))) = (size(ty), size(to)) else {
-            return Err(Error::internal(format!(
-                "{name}: no row of {cols} numbers in {}, {}",
-                ty.name(),
-                to.name()
-            )));
-        };
-        if data.len() != from_len {
-            return Err(Error::internal(format!("{name}: {} bytes, not {from_len}", data.len())));
-        }
-        let mut packed = Buffer::zeroed(len, name)?;
+        let source = Source::new(isa, name, (rows, cols), ty, data, to)?;
+        let [from_row, row_bytes] = source.row_bytes;
+        let mut packed = Buffer::zeroed(row_bytes.saturating_mul(rows), name)?;
         let step = (PACK_BYTES / from_row).max(1);
-        let chunks = rows.div_ceil(step);
         let target = Disjoint::new(packed.bytes_mut());
-        pool.run(chunks, |chunk, _| {
+        pool.run(rows.div_ceil(step), |chunk, _| {
             let range = chunk * step..rows.min((chunk + 1) * step);
-            let from = &data[range.start * from_row..range.end * from_row];
             // SAFETY: each chunk has rows of its own.
             let target = unsafe { target.part(range.start * row_bytes..range.end * row_bytes) };
-            if ty == to {
-                target.copy_from_slice(from);
-                return Ok(());
-            }
-            let mut wide = vec![0.0; cols];
-            for (from, to_row) in from.chunks_exact(from_row).zip(target.chunks_exact_mut(row_bytes)) {
-                widen(isa, ty, from, &mut wide)?;
-                narrow(to, &wide, to_row)?;
-            }
-            Ok(())
+            source.convert(&range, target)
         })?;
-        Ok(Self { ty: to, rows, cols, row_bytes, data: packed })
+        Ok(Self { ty: to, rows, cols, data: Data::Rows(packed, row_bytes) })
+    }
+
+    /// As [`pack`](Self::pack), for products with [blocks](crate::packed::activations) of activations
+    /// where there are such products of type `to`.
+    ///
+    /// # Errors
+    /// As [`pack`](Self::pack).
+    pub fn pack_tiles(
+        pool: &Pool,
+        isa: Isa,
+        name: &str,
+        (rows, cols): (usize, usize),
+        ty: QuantType,
+        data: &[u8],
+        to: QuantType,
+    ) -> Result<Self> {
+        if !Tiles::is_known(to) {
+            return Self::pack(pool, isa, name, (rows, cols), ty, data, to);
+        }
+        let source = Source::new(isa, name, (rows, cols), ty, data, to)?;
+        let tiles = Tiles::pack(pool, isa, name, (rows, cols), to, |range, room| {
+            if ty == to {
+                return Ok(Some(source.bytes(&range)));
+            }
+            room.resize(range.len() * source.row_bytes[1], 0);
+            source.convert(&range, room)?;
+            Ok(None)
+        })?;
+        Ok(Self { ty: to, rows, cols, data: Data::Tiles(tiles) })
     }
 
     /// Output features.
@@ -99,12 +171,33 @@ impl Matrix {
 
     /// The size in bytes.
     pub fn bytes(&self) -> usize {
-        self.data.len()
+        match &self.data {
+            Data::Rows(data, _) => data.len(),
+            Data::Tiles(tiles) => tiles.bytes(),
+        }
+    }
+
+    /// Whether products with it need [`Input::blocks`](crate::product::Input::blocks).
+    pub fn takes_blocks(&self) -> bool {
+        matches!(self.data, Data::Tiles(_))
+    }
+
+    /// The tiles, where it is laid out so.
+    pub(crate) fn tiles(&self) -> Option<&Tiles> {
+        match &self.data {
+            Data::Rows(..) => None,
+            Data::Tiles(tiles) => Some(tiles),
+        }
     }
 
     /// The rows `range` as they are, where they are f32.
     pub(crate) fn f32_rows(&self, range: Range<usize>) -> Option<&[f32]> {
-        (self.ty == QuantType::F32).then(|| &self.data.f32s()[range.start * self.cols..range.end * self.cols])
+        match &self.data {
+            Data::Rows(data, _) if self.ty == QuantType::F32 => {
+                Some(&data.f32s()[range.start * self.cols..range.end * self.cols])
+            }
+            _ => None,
+        }
     }
 
     /// Writes the rows `range` to `out` as f32.
@@ -112,8 +205,12 @@ impl Matrix {
     /// # Errors
     /// `Internal` where `out` has another length.
     pub fn widen_rows(&self, isa: Isa, range: Range<usize>, out: &mut [f32]) -> Result<()> {
-        let bytes = &self.data.bytes()[range.start * self.row_bytes..range.end * self.row_bytes];
-        widen(isa, self.ty, bytes, out)
+        match &self.data {
+            Data::Rows(data, row_bytes) => {
+                widen(isa, self.ty, &data.bytes()[range.start * row_bytes..range.end * row_bytes], out)
+            }
+            Data::Tiles(tiles) => tiles.widen_rows(isa, range, out),
+        }
     }
 }
 

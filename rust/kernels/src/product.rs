@@ -12,6 +12,7 @@ use alloyforge_types::Result;
 use crate::disjoint::Disjoint;
 use crate::isa::{Isa, Kernel, LANES, Simd};
 use crate::matrix::Matrix;
+use crate::packed::{self, activations::Block};
 
 /// Weight rows that are widened together.
 const PANEL_ROWS: usize = 16;
@@ -29,6 +30,9 @@ pub struct Input<'a> {
     pub stride: usize,
     /// Which rows.
     pub rows: InputRows<'a>,
+    /// The same numbers as bytes, row after row, for matrices that are multiplied so; see
+    /// [`Matrix::takes_blocks`].
+    pub blocks: Option<&'a [Block]>,
 }
 
 /// Which rows of an input are multiplied.
@@ -40,29 +44,47 @@ pub enum InputRows<'a> {
     Listed(&'a [u32]),
 }
 
+impl InputRows<'_> {
+    /// How many.
+    #[inline(always)]
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Range(from, to) => to - from,
+            Self::Listed(rows) => rows.len(),
+        }
+    }
+
+    /// The place of row `i` in the input.
+    #[inline(always)]
+    pub(crate) fn row(&self, i: usize) -> usize {
+        match self {
+            Self::Range(from, _) => from + i,
+            Self::Listed(rows) => rows[i] as usize,
+        }
+    }
+}
+
 impl<'a> Input<'a> {
     /// The first `count` rows of `values`, one every `stride` numbers.
     pub fn first(values: &'a [f32], stride: usize, count: usize) -> Self {
-        Self { values, stride, rows: InputRows::Range(0, count) }
+        Self { values, stride, rows: InputRows::Range(0, count), blocks: None }
+    }
+
+    /// With `blocks` of the same numbers.
+    pub fn with_blocks(self, blocks: Option<&'a [Block]>) -> Self {
+        Self { blocks, ..self }
     }
 
     /// How many rows.
     #[inline(always)]
     pub fn count(&self) -> usize {
-        match self.rows {
-            InputRows::Range(from, to) => to - from,
-            InputRows::Listed(rows) => rows.len(),
-        }
+        self.rows.count()
     }
 
     /// Row `i`, of `cols` numbers.
     #[inline(always)]
     fn row(&self, i: usize, cols: usize) -> &'a [f32] {
-        let row = match self.rows {
-            InputRows::Range(from, _) => from + i,
-            InputRows::Listed(rows) => rows[i] as usize,
-        };
-        &self.values[row * self.stride..][..cols]
+        &self.values[self.rows.row(i) * self.stride..][..cols]
     }
 }
 
@@ -102,7 +124,7 @@ pub fn chunk_rows(chunk: usize, rows: usize) -> Range<usize> {
 
 /// Numbers of scratch that [`product`] needs for matrices of `cols` columns.
 pub fn scratch_len(cols: usize) -> usize {
-    PANEL_ROWS * cols
+    (PANEL_ROWS * cols).max(packed::SCRATCH_LEN)
 }
 
 /// Multiplies the weight rows `rows` of `matrix` with every row of `input`.
@@ -124,6 +146,10 @@ pub unsafe fn product(
     output: Output<'_, '_>,
     scratch: &mut [f32],
 ) -> Result<()> {
+    if let Some(tiles) = matrix.tiles() {
+        // SAFETY: as this function's own promise.
+        return unsafe { packed::product(isa, tiles, rows, input, output, scratch) };
+    }
     let cols = matrix.cols();
     let mut first = rows.start;
     while first < rows.end {
@@ -372,7 +398,7 @@ mod tests {
                 let plain = multiply(isa, threads, &matrix, input, None, Store::Set);
                 let added = multiply(isa, 1, &matrix, input, Some(&bias), Store::AddScaled(2.0));
                 let listed: Vec<u32> = (0..count as u32).rev().collect();
-                let turned = Input { values: &x, stride: cols, rows: InputRows::Listed(&listed) };
+                let turned = Input { rows: InputRows::Listed(&listed), ..input };
                 let turned = multiply(isa, threads, &matrix, turned, None, Store::Set);
                 for i in 0..count {
                     let row = &x[i * cols..][..cols];
@@ -383,7 +409,7 @@ mod tests {
                         prop_assert!((added[at] - (0.25 + 2.0 * (plain[at] + bias[j]))).abs() < 1e-5 * (1.0 + size));
                     }
                     // alone, the row comes to the same bits
-                    let alone = Input { values: &x, stride: cols, rows: InputRows::Range(i, i + 1) };
+                    let alone = Input { rows: InputRows::Range(i, i + 1), ..input };
                     let alone = multiply(isa, 1, &matrix, alone, None, Store::Set);
                     prop_assert_eq!(&alone[..], &plain[i * rows..][..rows]);
                     prop_assert_eq!(&alone[..], &turned[(count - 1 - i) * rows..][..rows]);

@@ -11,6 +11,18 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f64> {
     x.iter().zip(weight).map(|(&v, &w)| f64::from(v) * scale * f64::from(w)).collect()
 }
 
+/// The numbers that a row's blocks of bytes stand for: the nearest of 255 steps up to the largest
+/// magnitude of every 32.
+pub fn blocks_of_bytes(row: &[f32]) -> Vec<f64> {
+    row.chunks(32)
+        .flat_map(|block| {
+            let largest = block.iter().fold(0.0f32, |a, x| a.max(x.abs()));
+            let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
+            block.iter().map(move |x| f64::from((x * inverse).round_ties_even()) * f64::from(largest / 127.0))
+        })
+        .collect()
+}
+
 /// Turns each pair of coordinates by its angle; `half` pairs `i` with `i + dim / 2`, otherwise `2 i`
 /// with `2 i + 1` (Su et al., arXiv 2104.09864).
 pub fn rotate(head: &[f32], cos: &[f32], sin: &[f32], half: bool) -> Vec<f64> {

@@ -59,11 +59,11 @@ pub(crate) static IQ3S_GRID: [[u8; 4]; 512] = unfold(&IQ3S_CODES, 3, &[1, 3, 5, 
 pub(crate) static IQ1S_GRID: [[i8; 8]; 2048] = unfold_ternary(&IQ1S_CODES);
 
 /// The values of IQ4_NL and IQ4_XS.
-pub(crate) static IQ4NL_VALUES: [i8; 16] =
+pub(crate) const IQ4NL_VALUES: [i8; 16] =
     [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// The values of MXFP4, doubled so that they are integers (OCP Microscaling Formats 1.0, E2M1).
-pub(crate) static MXFP4_VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+pub(crate) const MXFP4_VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /// The signs of eight numbers from the seven bits that are stored: the eighth makes their count even.
 #[inline(always)]

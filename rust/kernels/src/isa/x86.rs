@@ -4,9 +4,11 @@
 //! same loads and stores of that as of the intrinsics for them, and a build with debug assertions does
 //! not check every one.
 
+mod int8;
+
 use std::arch::x86_64::*;
 
-use super::{Kernel, LANES, Simd};
+use super::{Int8, Kernel, LANES, Simd};
 
 /// Proof that the machine has AVX2, FMA and F16C.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +17,14 @@ pub struct Avx2(());
 /// Proof that the machine has AVX-512 F, BW, DQ and VL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Avx512(());
+
+/// Proof that the machine has AVX2, FMA, F16C and AVX-VNNI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Avx2Vnni(Avx2);
+
+/// Proof that the machine has AVX-512 F, BW, DQ, VL and VNNI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Avx512Vnni(Avx512);
 
 impl Avx2 {
     /// The token, where the machine has the instructions.
@@ -60,6 +70,42 @@ impl Avx512 {
     }
 }
 
+impl Avx2Vnni {
+    /// The token, where the machine has the instructions.
+    pub fn new() -> Option<Self> {
+        Avx2::new().filter(|_| is_x86_feature_detected!("avxvnni")).map(Self)
+    }
+
+    /// Runs `kernel`, compiled for AVX2 with AVX-VNNI.
+    #[inline]
+    pub fn enter<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+        fn compiled<K: Kernel>(token: Avx2Vnni, kernel: K) -> K::Output {
+            kernel.run(token)
+        }
+        // SAFETY: the token exists only where the machine has these features.
+        unsafe { compiled(self, kernel) }
+    }
+}
+
+impl Avx512Vnni {
+    /// The token, where the machine has the instructions.
+    pub fn new() -> Option<Self> {
+        Avx512::new().filter(|_| is_x86_feature_detected!("avx512vnni")).map(Self)
+    }
+
+    /// Runs `kernel`, compiled for AVX-512 with VNNI.
+    #[inline]
+    pub fn enter<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+        fn compiled<K: Kernel>(token: Avx512Vnni, kernel: K) -> K::Output {
+            kernel.run(token)
+        }
+        // SAFETY: the token exists only where the machine has these features.
+        unsafe { compiled(self, kernel) }
+    }
+}
+
 impl Simd for Avx2 {
     type V = [__m256; 2];
 
@@ -90,6 +136,32 @@ impl Simd for Avx2 {
             let [low, high] = std::mem::transmute::<[u16; LANES], [__m128i; 2]>(*from);
             [_mm256_cvtph_ps(low), _mm256_cvtph_ps(high)]
         }
+    }
+
+    #[inline(always)]
+    fn load_u8(self, from: &[u8; LANES]) -> Self::V {
+        // SAFETY: the token proves AVX2; both types are 16 bytes, every bit pattern of which is valid.
+        unsafe {
+            let bytes = std::mem::transmute::<[u8; LANES], __m128i>(*from);
+            let (low, high) = (_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(bytes)));
+            [_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)]
+        }
+    }
+
+    #[inline(always)]
+    fn load_i8(self, from: &[i8; LANES]) -> Self::V {
+        // SAFETY: the token proves AVX2; both types are 16 bytes, every bit pattern of which is valid.
+        unsafe {
+            let bytes = std::mem::transmute::<[i8; LANES], __m128i>(*from);
+            let (low, high) = (_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(bytes)));
+            [_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)]
+        }
+    }
+
+    #[inline(always)]
+    fn sums_to_f32(self, sums: [__m256i; 2]) -> Self::V {
+        // SAFETY: the token proves AVX2.
+        unsafe { [_mm256_cvtepi32_ps(sums[0]), _mm256_cvtepi32_ps(sums[1])] }
     }
 
     #[inline(always)]
@@ -146,6 +218,30 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn load_u8(self, from: &[u8; LANES]) -> Self::V {
+        // SAFETY: the token proves AVX-512 F; both types are 16 bytes, every bit pattern of which is valid.
+        unsafe {
+            let bytes = std::mem::transmute::<[u8; LANES], __m128i>(*from);
+            _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes))
+        }
+    }
+
+    #[inline(always)]
+    fn load_i8(self, from: &[i8; LANES]) -> Self::V {
+        // SAFETY: the token proves AVX-512 F; both types are 16 bytes, every bit pattern of which is valid.
+        unsafe {
+            let bytes = std::mem::transmute::<[i8; LANES], __m128i>(*from);
+            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))
+        }
+    }
+
+    #[inline(always)]
+    fn sums_to_f32(self, sums: __m512i) -> Self::V {
+        // SAFETY: the token proves AVX-512 F.
+        unsafe { _mm512_cvtepi32_ps(sums) }
+    }
+
+    #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {
         // SAFETY: the token proves AVX-512 F.
         unsafe { _mm512_add_ps(a, b) }
@@ -168,3 +264,72 @@ impl Simd for Avx512 {
         a.mul_add(b, c)
     }
 }
+
+/// The arithmetic of a set that has another's and products of bytes beside.
+macro_rules! with_arithmetic_of {
+    ($base:ty, $token:ty) => {
+        impl Simd for $token {
+            type V = <$base as Simd>::V;
+
+            const HAS_WIDE_TILE: bool = <$base as Simd>::HAS_WIDE_TILE;
+
+            #[inline(always)]
+            fn splat(self, x: f32) -> Self::V {
+                self.0.splat(x)
+            }
+
+            #[inline(always)]
+            fn load(self, from: &[f32; LANES]) -> Self::V {
+                self.0.load(from)
+            }
+
+            #[inline(always)]
+            fn store(self, v: Self::V, to: &mut [f32; LANES]) {
+                self.0.store(v, to);
+            }
+
+            #[inline(always)]
+            fn load_f16(self, from: &[u16; LANES]) -> Self::V {
+                self.0.load_f16(from)
+            }
+
+            #[inline(always)]
+            fn load_u8(self, from: &[u8; LANES]) -> Self::V {
+                self.0.load_u8(from)
+            }
+
+            #[inline(always)]
+            fn load_i8(self, from: &[i8; LANES]) -> Self::V {
+                self.0.load_i8(from)
+            }
+
+            #[inline(always)]
+            fn sums_to_f32(self, sums: <Self as Int8>::Sums) -> Self::V {
+                self.0.sums_to_f32(sums)
+            }
+
+            #[inline(always)]
+            fn add(self, a: Self::V, b: Self::V) -> Self::V {
+                self.0.add(a, b)
+            }
+
+            #[inline(always)]
+            fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+                self.0.mul(a, b)
+            }
+
+            #[inline(always)]
+            fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+                self.0.mul_add(a, b, c)
+            }
+
+            #[inline(always)]
+            fn mul_add_scalar(self, a: f32, b: f32, c: f32) -> f32 {
+                self.0.mul_add_scalar(a, b, c)
+            }
+        }
+    };
+}
+
+with_arithmetic_of!(Avx2, Avx2Vnni);
+with_arithmetic_of!(Avx512, Avx512Vnni);

@@ -1,0 +1,54 @@
+//! Products of small integers.
+
+/// Sixteen integer sums over weights of sixteen rows.
+///
+/// Weights come 64 bytes at a time: four of each of sixteen rows, row after row. They are unsigned,
+/// activations are signed and lie in `-127..=127`, and every sum is exact on every instruction set, so
+/// that all of them come to the same bits.
+pub trait Int8: Copy + Send + Sync + 'static {
+    /// 64 bytes.
+    type Bytes: Copy;
+
+    /// 16 sums.
+    type Sums: Copy;
+
+    /// The bytes from memory.
+    fn load_bytes(self, from: &[u8; 64]) -> Self::Bytes;
+
+    /// The bytes to memory.
+    fn store_bytes(self, bytes: Self::Bytes, to: &mut [u8; 64]);
+
+    /// The bits that both have.
+    fn and(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+
+    /// The bits that either has.
+    fn or(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+
+    /// `byte` everywhere.
+    fn splat_byte(self, byte: u8) -> Self::Bytes;
+
+    /// Every byte up by `bits` below 8. The lowest `bits` of each may be anything.
+    fn up(self, bytes: Self::Bytes, bits: u32) -> Self::Bytes;
+
+    /// Every byte down by `bits` below 8. The highest `bits` of each may be anything.
+    fn down(self, bytes: Self::Bytes, bits: u32) -> Self::Bytes;
+
+    /// The entries of `table` at `places`, which lie below 16.
+    fn look_up(self, table: &[u8; 16], places: Self::Bytes) -> Self::Bytes;
+
+    /// `x` in every sum.
+    fn splat_sum(self, x: i32) -> Self::Sums;
+
+    /// Adds to each sum its row's four weights, which lie below 64, times the four activations.
+    fn dot(self, sums: Self::Sums, weights: Self::Bytes, activations: [i8; 4]) -> Self::Sums;
+
+    /// Sums to begin with for [`dot_biased`](Self::dot_biased) over activations whose sum is
+    /// `-negated_sum`.
+    fn start_biased(self, negated_sum: i32) -> Self::Sums;
+
+    /// As [`dot`](Self::dot), for weights of any size that stand for themselves less 128.
+    fn dot_biased(self, sums: Self::Sums, weights: Self::Bytes, activations: [i8; 4]) -> Self::Sums;
+
+    /// Asks for the line at `from` to be brought near.
+    fn prefetch(self, from: *const u8);
+}

@@ -1,0 +1,329 @@
+//! Weight rows in tiles times activation rows in blocks.
+
+use std::ops::Range;
+
+use alloyforge_types::{Error, QuantType, Result};
+
+use super::activations::Block;
+use super::direct::{Direct, Packed};
+use super::format::with_format;
+use super::step::Window;
+use super::tile::{Tile, Tiles};
+use super::{TILE_ROWS, panel};
+use crate::isa::{Isa, LANES, Simd};
+use crate::product::{Input, InputRows, Output, Store};
+
+/// From this many rows on, tiles are decoded into a panel first.
+const PANEL_ROWS: usize = 12;
+
+/// The rows that are multiplied and where their products go.
+pub(crate) struct Target<'b, 'm> {
+    blocks: &'b [Block],
+    num_blocks: usize,
+    rows: InputRows<'b>,
+    output: Output<'b, 'm>,
+    windows: [Window; panel::TILES],
+}
+
+impl Target<'_, '_> {
+    /// How many rows.
+    #[inline(always)]
+    pub(crate) fn count(&self) -> usize {
+        self.rows.count()
+    }
+
+    /// The blocks of row `i`, as many as the matrix has.
+    #[inline(always)]
+    pub(crate) fn row(&self, i: usize) -> *const Block {
+        self.blocks[self.rows.row(i) * self.num_blocks..][..self.num_blocks].as_ptr()
+    }
+
+    /// Stores the products of row `i` with tile `tile`.
+    #[inline(always)]
+    pub(crate) fn put<S: Simd>(&self, s: S, products: S::V, i: usize, tile: usize) {
+        let (window, output) = (self.windows[tile], &self.output);
+        let at = (output.first_row + i) * output.stride + window.first;
+        // SAFETY: the caller of `product` keeps everybody else away from these.
+        let out = unsafe { output.values.part(at + window.from..at + window.to) };
+        let bias = output.bias.map(|bias| &bias[window.first + window.from..window.first + window.to]);
+        if let Ok(out) = <&mut [f32; LANES]>::try_from(&mut *out) {
+            let value = match bias {
+                Some(bias) => s.add(products, s.load_part(bias)),
+                None => products,
+            };
+            let value = match output.store {
+                Store::Set => value,
+                Store::AddScaled(scale) => s.mul_add(s.splat(scale), value, s.load(out)),
+            };
+            s.store(value, out);
+            return;
+        }
+        let mut lanes = [0.0; LANES];
+        s.store(products, &mut lanes);
+        for (i, (out, value)) in out.iter_mut().zip(&lanes[window.from..]).enumerate() {
+            let value = bias.map_or(*value, |bias| value + bias[i]);
+            *out = match output.store {
+                Store::Set => value,
+                Store::AddScaled(scale) => s.mul_add_scalar(scale, value, *out),
+            };
+        }
+    }
+}
+
+/// Multiplies the weight rows `rows` of `tiles` with every row of `input`, as
+/// [`product`](crate::product::product) does.
+///
+/// # Safety
+/// As there.
+///
+/// # Errors
+/// `Internal` where the input has no blocks.
+pub(crate) unsafe fn product(
+    isa: Isa,
+    tiles: &Tiles,
+    rows: Range<usize>,
+    input: Input<'_>,
+    output: Output<'_, '_>,
+    scratch: &mut [f32],
+) -> Result<()> {
+    let Some(blocks) = input.blocks else {
+        return Err(Error::internal("no blocks of activations for packed weights"));
+    };
+    let num_blocks = tiles.num_blocks();
+    let end = rows.end.div_ceil(TILE_ROWS);
+    let mut first = rows.start / TILE_ROWS;
+    while first < end {
+        let count = panel::TILES.min(end - first);
+        let last = first + count - 1;
+        let pair: [Tile; panel::TILES] = [tiles.tile(first), tiles.tile(last)];
+        let target = Target {
+            blocks,
+            num_blocks,
+            rows: input.rows,
+            output,
+            windows: [Window::new(first, &rows), Window::new(last, &rows)],
+        };
+        with_format!(
+            tiles.ty(),
+            F => {
+                let weights = Packed::<F>::new(&pair[..count]);
+                if input.count() < PANEL_ROWS {
+                    isa.run(Direct { weights, num_blocks, target: &target });
+                } else {
+                    panel::product(isa, weights, count, num_blocks, &target, scratch);
+                }
+            },
+            return Err(Error::internal(format!("no tiles in {}", tiles.ty().name())))
+        );
+        first += count;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::activations::{Activations, num_blocks, quantize_row};
+    use crate::dequant::dequantize;
+    use crate::disjoint::Disjoint;
+    use crate::isa::Isa;
+    use crate::matrix::Matrix;
+    use crate::packed::Tiles;
+    use crate::pool::Pool;
+    use crate::product::{Input, InputRows, Output, Store, chunk_rows, num_chunks, product, scratch_len};
+    use crate::reference;
+    use alloyforge_types::QuantType;
+    use proptest::prelude::*;
+
+    /// Numbers in -0.5..0.5.
+    fn random(len: usize, seed: u32) -> Vec<f32> {
+        let mut state = u64::from(seed) | 1;
+        (0..len)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 40) as f32 / 16_777_216.0 - 0.5
+            })
+            .collect()
+    }
+
+    /// Blocks of `ty` with scales of a sound size, and the numbers that they mean.
+    fn weights(ty: QuantType, len: usize, seed: u32) -> (Vec<u8>, Vec<f32>) {
+        let mut numbers = random(ty.row_bytes(len).expect("whole blocks"), seed).into_iter();
+        let mut next = || numbers.next().expect("enough");
+        let mut bytes = Vec::new();
+        for _ in 0..len / ty.block_len() {
+            let mut block: Vec<u8> = (0..ty.block_bytes()).map(|_| (next() * 256.0) as i8 as u8).collect();
+            let halves: &[usize] = match ty {
+                QuantType::Q4_1 | QuantType::Q5_1 | QuantType::Q4K | QuantType::Q5K => &[0, 2],
+                QuantType::Q2K => &[80, 82],
+                QuantType::Q3K => &[108],
+                QuantType::Q6K => &[208],
+                QuantType::MXFP4 => {
+                    block[0] = 120 + block[0] % 8;
+                    &[]
+                }
+                _ => &[0],
+            };
+            for &at in halves {
+                let scale = f32::from(block[at] as i8) / 1000.0;
+                block[at..at + 2].copy_from_slice(&half::f16::from_f32(scale).to_le_bytes());
+            }
+            bytes.extend(block);
+        }
+        let mut wide = vec![0.0; len];
+        dequantize(ty, &bytes, &mut wide).expect("fits");
+        (bytes, wide)
+    }
+
+    /// The whole product, on `threads` threads.
+    fn multiply(
+        isa: Isa,
+        threads: usize,
+        matrix: &Matrix,
+        input: Input<'_>,
+        bias: Option<&[f32]>,
+        store: Store,
+    ) -> Vec<f32> {
+        let pool = Pool::new(threads).expect("threads");
+        let mut out = vec![0.25; input.count() * matrix.rows()];
+        let values = Disjoint::new(&mut out);
+        pool.run(num_chunks(matrix.rows()), |chunk, _| {
+            let output = Output { values: &values, stride: matrix.rows(), first_row: 0, bias, store };
+            let mut scratch = vec![f32::NAN; scratch_len(matrix.cols())];
+            // SAFETY: each chunk has columns of its own.
+            unsafe { product(isa, matrix, chunk_rows(chunk, matrix.rows()), input, output, &mut scratch) }
+        })
+        .expect("no failure");
+        out
+    }
+
+    fn blocks(isa: Isa, x: &[f32], cols: usize) -> Activations {
+        let mut blocks = Activations::new(num_blocks(cols) * (x.len() / cols)).expect("small");
+        for (row, blocks) in x.chunks_exact(cols).zip(blocks.get_mut().chunks_exact_mut(num_blocks(cols))) {
+            quantize_row(isa, row, blocks);
+        }
+        blocks
+    }
+
+    fn known() -> Vec<QuantType> {
+        QuantType::ALL.iter().copied().filter(|&ty| Tiles::is_known(ty)).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+        #[test]
+        fn products_are_the_reference_whatever_the_tile(
+            ty in prop::sample::select(known()),
+            rows in 1usize..90,
+            blocks_of_256 in 0usize..4,
+            blocks_of_32 in 1usize..9,
+            count in 1usize..24,
+            threads in 1usize..4,
+            seed in any::<u32>(),
+        ) {
+            let cols = if ty.block_len() == 256 {
+                256 * (1 + blocks_of_256)
+            } else {
+                256 * blocks_of_256 + 32 * blocks_of_32
+            };
+            let (bytes, wide) = weights(ty, rows * cols, seed);
+            let (x, bias) = (random(count * cols, seed ^ 77), random(rows, seed ^ 99));
+            let pool = Pool::new(threads).expect("threads");
+            let mut first = None;
+            for isa in Isa::available() {
+                let matrix = Matrix::pack_tiles(&pool, isa, "w", (rows, cols), ty, &bytes, ty).expect("packs");
+                prop_assert!(matrix.takes_blocks());
+                let blocks = blocks(isa, &x, cols);
+                let input = Input::first(&x, cols, count).with_blocks(Some(blocks.get()));
+                let plain = multiply(isa, threads, &matrix, input, None, Store::Set);
+                let added = multiply(isa, 1, &matrix, input, Some(&bias), Store::AddScaled(2.0));
+                let listed: Vec<u32> = (0..count as u32).rev().collect();
+                let turned = Input { rows: InputRows::Listed(&listed), ..input };
+                let turned = multiply(isa, threads, &matrix, turned, None, Store::Set);
+                for i in 0..count {
+                    let row = &x[i * cols..][..cols];
+                    let near = reference::blocks_of_bytes(row);
+                    for j in 0..rows {
+                        let weights = &wide[j * cols..][..cols];
+                        let terms = || near.iter().zip(weights).map(|(x, w)| x * f64::from(*w));
+                        let (want, size) = (terms().sum::<f64>(), terms().map(f64::abs).sum::<f64>());
+                        let at = i * rows + j;
+                        // minima and offsets cancel, so that what is rounded can be larger than the sum
+                        let within = 4e-6 * (1.0 + size);
+                        prop_assert!((f64::from(plain[at]) - want).abs() <= within, "{}", isa.name());
+                        let want = 0.25 + 2.0 * (f64::from(plain[at]) + f64::from(bias[j]));
+                        prop_assert!((f64::from(added[at]) - want).abs() <= within);
+                    }
+                    // alone, the row comes to the same bits
+                    let alone = Input { rows: InputRows::Range(i, i + 1), ..input };
+                    let alone = multiply(isa, 1, &matrix, alone, None, Store::Set);
+                    prop_assert_eq!(&alone[..], &plain[i * rows..][..rows]);
+                    prop_assert_eq!(&alone[..], &turned[(count - 1 - i) * rows..][..rows]);
+                }
+                // and so it does on every set that multiplies and adds at once
+                if isa.name() != "portable" {
+                    prop_assert_eq!(first.get_or_insert_with(|| plain.clone()), &plain, "{}", isa.name());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn many_rows_are_the_rows_alone() {
+        // more than a panel's blocks and more rows than it keeps sums of
+        let (rows, cols, count) = (40, 1088, 519);
+        let pool = Pool::new(2).expect("threads");
+        for ty in [QuantType::Q4_1, QuantType::Q8_0] {
+            let (bytes, _) = weights(ty, rows * cols, 5);
+            let x = random(count * cols, 6);
+            for isa in Isa::available() {
+                let matrix =
+                    Matrix::pack_tiles(&pool, isa, "w", (rows, cols), ty, &bytes, ty).expect("packs");
+                let blocks = blocks(isa, &x, cols);
+                let input = Input::first(&x, cols, count).with_blocks(Some(blocks.get()));
+                let all = multiply(isa, 2, &matrix, input, None, Store::Set);
+                for i in [0, 1, 5, 6, 510, 511, 512, 513, 518] {
+                    let alone = Input { rows: InputRows::Range(i, i + 1), ..input };
+                    let alone = multiply(isa, 1, &matrix, alone, None, Store::Set);
+                    assert_eq!(alone[..], all[i * rows..][..rows], "{} row {i}", isa.name());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_reaches_its_row_and_no_other() {
+        let pool = Pool::new(1).expect("a thread");
+        for ty in known() {
+            let (bytes, _) = weights(ty, 20 * 256, 1);
+            for isa in Isa::available() {
+                let matrix = Matrix::pack_tiles(&pool, isa, "w", (20, 256), ty, &bytes, ty).expect("packs");
+                for bad in [f32::NAN, f32::INFINITY] {
+                    let mut x = vec![1.0; 3 * 256];
+                    x[256 + 77] = bad;
+                    let blocks = blocks(isa, &x, 256);
+                    let input = Input::first(&x, 256, 3).with_blocks(Some(blocks.get()));
+                    let out = multiply(isa, 1, &matrix, input, None, Store::Set);
+                    for (i, row) in out.chunks_exact(20).enumerate() {
+                        assert!(row.iter().all(|v| v.is_nan() == (i == 1)), "{} {}", ty.name(), isa.name());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn packed_weights_ask_for_blocks() {
+        let pool = Pool::new(1).expect("a thread");
+        let (bytes, _) = weights(QuantType::Q4_0, 64, 1);
+        let isa = Isa::detect();
+        let matrix = Matrix::pack_tiles(&pool, isa, "w", (2, 32), QuantType::Q4_0, &bytes, QuantType::Q4_0)
+            .expect("packs");
+        let mut out = [0.0; 2];
+        let values = Disjoint::new(&mut out);
+        let output = Output { values: &values, stride: 2, first_row: 0, bias: None, store: Store::Set };
+        // SAFETY: nobody else writes.
+        let outcome =
+            unsafe { product(isa, &matrix, 0..2, Input::first(&[0.0; 32], 32, 1), output, &mut []) };
+        assert!(outcome.is_err());
+    }
+}

@@ -16,7 +16,6 @@
 mod chat;
 mod command;
 mod completion;
-mod decoder;
 mod defaults;
 mod engine;
 mod handle;
@@ -32,11 +31,12 @@ mod session;
 mod stats;
 mod text;
 
+pub use chat::ChatRequest;
 pub use completion::{Chunk, Completion, Event, FinishReason, Output, Timings, TokenLogprob, Usage};
 pub use engine::{Engine, ModelFacts};
 pub use handle::{Handle, Waker};
 pub use options::EngineOptions;
 pub use probe::{Probe, ProbeKind};
 pub use request::Request;
-pub use session::{ChatRequest, Info, Session, SessionParts};
+pub use session::{Info, Session, SessionParts};
 pub use stats::Stats;

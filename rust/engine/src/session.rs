@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use alloyforge_interfaces::{MemoryUse, Model, Tokenizer};
+use alloyforge_tokenize::decode;
 use alloyforge_types::{Error, KvType, Result};
 use serde_json::{Map, Value};
 
-use crate::chat::Chat;
+use crate::chat::{Chat, ChatRequest};
 use crate::defaults::default_request;
 use crate::{Engine, EngineOptions, Handle, Probe, ProbeKind, Request, Stats};
 
@@ -57,21 +58,6 @@ pub struct Info {
     pub memory: MemoryUse,
 }
 
-/// A chat to be rendered.
-#[derive(Debug, Clone, Default)]
-pub struct ChatRequest {
-    /// The messages, in OpenAI's form: a list of dictionaries.
-    pub messages: Value,
-    /// The tools, in OpenAI's form.
-    pub tools: Option<Value>,
-    /// A template's source in place of the model's own.
-    pub template: Option<String>,
-    /// Whether the template is asked to begin an answer; `None`: yes.
-    pub add_generation_prompt: Option<bool>,
-    /// Further variables for the template.
-    pub variables: Map<String, Value>,
-}
-
 /// A model that serves requests. Any thread may call any method at any time.
 pub struct Session {
     engine: Engine,
@@ -108,7 +94,7 @@ impl Session {
         };
         Ok(Self {
             default_request: default_request(parts.generation_config.as_ref(), info.vocab_size),
-            chat: Chat::new(Arc::clone(&tokenizer), chat_template, template_variables),
+            chat: Chat::new(Arc::clone(&tokenizer), chat_template.as_deref(), template_variables),
             engine,
             tokenizer,
             info,
@@ -178,7 +164,7 @@ impl Session {
         if let Some(id) = tokens.iter().find(|&&id| self.tokenizer.token_bytes(id).is_none()) {
             return Err(Error::invalid("tokens", format!("token id {id} is outside the vocabulary")));
         }
-        Ok(crate::text::decode(&*self.tokenizer, tokens, skip_special))
+        Ok(decode(&*self.tokenizer, tokens, skip_special))
     }
 
     /// The text that a chat's template gives.

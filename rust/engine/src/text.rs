@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use alloyforge_interfaces::Tokenizer;
-
-use crate::decoder::StreamDecoder;
+use alloyforge_tokenize::StreamDecoder;
 
 /// Where a text ended by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +16,6 @@ pub(crate) enum Flow {
 
 /// Turns tokens into text that can be shown: nothing of it is ever taken back.
 pub(crate) struct TextStream {
-    tokenizer: Arc<dyn Tokenizer>,
     decoder: StreamDecoder,
     stops: Vec<String>,
     /// Text that may turn out to be the beginning of a stop text.
@@ -27,15 +25,11 @@ pub(crate) struct TextStream {
 impl TextStream {
     /// A text that ends before the first of `stops`, none of which is empty.
     pub(crate) fn new(tokenizer: Arc<dyn Tokenizer>, stops: Vec<String>) -> Self {
-        let decoder = StreamDecoder::new(Arc::clone(&tokenizer));
-        Self { tokenizer, decoder, stops, held: String::new() }
+        Self { decoder: StreamDecoder::continuing(tokenizer), stops, held: String::new() }
     }
 
     /// Takes a token and adds the text that is certain now to `out`.
     pub(crate) fn push(&mut self, token: u32, out: &mut String) -> Flow {
-        if self.tokenizer.is_special(token) {
-            return Flow::Open;
-        }
         let text = self.decoder.push(token);
         self.accept(&text, out)
     }
@@ -85,13 +79,4 @@ fn overlap(text: &str, stop: &str) -> usize {
         .rev()
         .find(|&n| stop.is_char_boundary(n) && text.as_bytes().ends_with(&stop.as_bytes()[..n]))
         .unwrap_or(0)
-}
-
-/// The text of `tokens`.
-pub(crate) fn decode(tokenizer: &dyn Tokenizer, tokens: &[u32], skip_special: bool) -> String {
-    let mut bytes = Vec::new();
-    for &token in tokens.iter().filter(|&&t| !(skip_special && tokenizer.is_special(t))) {
-        bytes.extend_from_slice(&tokenizer.token_bytes(token).unwrap_or_default());
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }

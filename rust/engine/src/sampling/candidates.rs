@@ -10,7 +10,7 @@ pub(super) struct Candidate {
 }
 
 /// Higher logits first, the lower id first among equals. No logit here is NaN.
-fn order(a: &Candidate, b: &Candidate) -> Ordering {
+pub(super) fn order(a: &Candidate, b: &Candidate) -> Ordering {
     b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
 }
 

@@ -3,7 +3,7 @@
 //! Shares are compared with a slack of [`SLACK`]: probabilities that come from float32 logits carry
 //! that much rounding, and a bound such as `top_p = 0.7` is meant to include a sum of 0.4 and 0.3.
 
-use super::candidates::{Candidate, Candidates};
+use super::candidates::{Candidate, Candidates, order};
 
 /// What float32 rounding can move a probability by.
 const SLACK: f64 = 1e-6;
@@ -63,27 +63,35 @@ pub(super) fn typical_p(candidates: &mut Candidates, p: f32) {
         return;
     }
     let max = max_logit(candidates);
-    candidates.head(usize::MAX);
     let sum = total(candidates, max);
-    let all = candidates.as_slice();
     let share = |c: &Candidate| weight(c, max) / sum;
-    let entropy: f64 = all.iter().map(share).filter(|q| *q > 0.0).map(|q| -q * q.ln()).sum();
-    let distance = |c: &Candidate| {
-        let q = share(c);
-        if q > 0.0 { (-q.ln() - entropy).abs() } else { f64::INFINITY }
-    };
-    let mut by_distance: Vec<(f64, Candidate)> = all.iter().map(|c| (distance(c), *c)).collect();
-    by_distance.sort_by(|a, b| a.0.total_cmp(&b.0)); // stable: more probable first among equals
-    let mut reached = 0.0;
-    let mut kept = by_distance.len();
-    for (i, (_, c)) in by_distance.iter().enumerate() {
-        reached += share(c);
-        if reached > f64::from(p) + SLACK {
-            kept = i + 1;
-            break;
+    let surprise = |q: f64| if q > 0.0 { -q.ln() } else { f64::INFINITY };
+    // in fixed point, as `total`; a term is below 1
+    let one = (1u64 << 60) as f64;
+    let terms = candidates.as_slice().iter().map(share).filter(|q| *q > 0.0);
+    let entropy = terms.map(|q| (q * surprise(q) * one) as u128).sum::<u128>() as f64 / one;
+    let by_distance = candidates.as_slice().iter().map(|c| ((surprise(share(c)) - entropy).abs(), *c));
+    let mut by_distance: Vec<(f64, Candidate)> = by_distance.collect();
+    let nearer = |a: &(f64, Candidate), b: &(f64, Candidate)| a.0.total_cmp(&b.0).then(order(&a.1, &b.1));
+    let (mut reached, mut seen, mut wanted) = (0.0, 0, 64);
+    // sorted only as far as the probabilities need
+    'grow: while seen < by_distance.len() {
+        let rest = &mut by_distance[seen..];
+        let len = wanted.min(rest.len());
+        if len < rest.len() {
+            rest.select_nth_unstable_by(len, nearer);
         }
+        rest[..len].sort_unstable_by(nearer);
+        for (_, c) in &rest[..len] {
+            reached += share(c);
+            seen += 1;
+            if reached > f64::from(p) + SLACK {
+                break 'grow;
+            }
+        }
+        wanted *= 8;
     }
-    let mut ids: Vec<u32> = by_distance[..kept].iter().map(|(_, c)| c.id).collect();
+    let mut ids: Vec<u32> = by_distance[..seen].iter().map(|(_, c)| c.id).collect();
     ids.sort_unstable();
     candidates.retain(|c| ids.binary_search(&c.id).is_ok());
 }
@@ -150,4 +158,152 @@ pub(super) fn mirostat(candidates: &mut Candidates, mu: f32) {
     let bound = total(candidates, max) * f64::from(-mu).exp2();
     let best = candidates.head(1)[0].id;
     candidates.retain(|c| c.id == best || weight(c, max) >= bound);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn filled(logits: &[f32]) -> Candidates {
+        let mut candidates = Candidates::default();
+        candidates.fill(logits);
+        candidates
+    }
+
+    fn kept(candidates: &Candidates) -> Vec<u32> {
+        let mut ids: Vec<u32> = candidates.as_slice().iter().map(|c| c.id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    fn shares(logits: &[f32]) -> Vec<f64> {
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let weights: Vec<f64> = logits.iter().map(|&l| f64::from(l - max).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        weights.iter().map(|w| w / sum).collect()
+    }
+
+    /// The ids from the highest logit down, the lower one first among equals.
+    fn falling(logits: &[f32]) -> Vec<usize> {
+        let mut ids: Vec<usize> = (0..logits.len()).collect();
+        ids.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+        ids
+    }
+
+    /// Whether two sets agree but for ids that `is_close` to the bound, where rounding decides.
+    fn agree(got: &[u32], want: &[u32], is_close: impl Fn(usize) -> bool) -> bool {
+        let alone =
+            |a: &[u32], b: &[u32]| -> Vec<u32> { a.iter().copied().filter(|id| !b.contains(id)).collect() };
+        alone(got, want).into_iter().chain(alone(want, got)).all(|id| is_close(id as usize))
+    }
+
+    proptest! {
+        #[test]
+        fn top_n_sigma_matches_a_naive_one(
+            logits in prop::collection::vec(-9f32..9.0, 2..200),
+            n in 0.1f32..4.0,
+        ) {
+            let mut ours = filled(&logits);
+            top_n_sigma(&mut ours, n);
+            let mean = logits.iter().map(|&l| f64::from(l)).sum::<f64>() / logits.len() as f64;
+            let square = |l: f32| (f64::from(l) - mean).powi(2);
+            let deviation = (logits.iter().map(|&l| square(l)).sum::<f64>() / logits.len() as f64).sqrt();
+            let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let bound = f64::from(max) - f64::from(n) * deviation;
+            let want: Vec<u32> =
+                (0..logits.len() as u32).filter(|&i| f64::from(logits[i as usize]) >= bound).collect();
+            prop_assert!(agree(&kept(&ours), &want, |i| (f64::from(logits[i]) - bound).abs() < 1e-5));
+        }
+
+        #[test]
+        fn typical_p_matches_a_naive_one(
+            logits in prop::collection::vec(-6f32..6.0, 2..200),
+            p in 0.05f32..0.99,
+        ) {
+            let mut ours = filled(&logits);
+            typical_p(&mut ours, p);
+            let q = shares(&logits);
+            let entropy: f64 = q.iter().map(|q| -q * q.ln()).sum();
+            let mut order = falling(&logits);
+            order.sort_by(|&a, &b| {
+                (-q[a].ln() - entropy).abs().total_cmp(&(-q[b].ln() - entropy).abs())
+            });
+            let mut reached = 0.0;
+            let mut want = Vec::new();
+            for &i in &order {
+                reached += q[i];
+                want.push(i as u32);
+                if reached > f64::from(p) {
+                    break;
+                }
+            }
+            want.sort_unstable();
+            let close = (reached - f64::from(p)).abs() < 1e-5;
+            let got = kept(&ours);
+            prop_assert!(got == want || close || got.len().abs_diff(want.len()) == 1, "{got:?} {want:?}");
+        }
+
+        #[test]
+        fn min_p_matches_a_naive_one(logits in prop::collection::vec(-9f32..9.0, 2..200), p in 0.001f32..1.2) {
+            let mut ours = filled(&logits);
+            min_p(&mut ours, p);
+            let q = shares(&logits);
+            let best = falling(&logits)[0];
+            let want: Vec<u32> = (0..logits.len())
+                .filter(|&i| i == best || q[i] / q[best] >= f64::from(p))
+                .map(|i| i as u32)
+                .collect();
+            let is_close = |i: usize| (q[i] / q[best] - f64::from(p)).abs() < 1e-5;
+            prop_assert!(agree(&kept(&ours), &want, is_close));
+        }
+
+        #[test]
+        fn xtc_matches_a_naive_one(logits in prop::collection::vec(-6f32..6.0, 1..100), threshold in 0.01f32..0.7) {
+            let mut ours = filled(&logits);
+            let acted = xtc(&mut ours, threshold);
+            let q = shares(&logits);
+            let order = falling(&logits);
+            let top: Vec<usize> =
+                order.iter().copied().filter(|&i| q[i] >= f64::from(threshold)).collect();
+            let acts = threshold <= 0.5 && top.len() >= 2;
+            let dropped = if acts { &top[..top.len() - 1] } else { &[] };
+            let want: Vec<u32> =
+                (0..logits.len()).filter(|i| !dropped.contains(i)).map(|i| i as u32).collect();
+            let is_close = q.iter().any(|q| (q - f64::from(threshold)).abs() < 1e-5);
+            prop_assert!(is_close || (kept(&ours) == want && acted == acts));
+        }
+
+        #[test]
+        fn mirostat_matches_a_naive_one(logits in prop::collection::vec(-6f32..6.0, 2..100), mu in -2f32..12.0) {
+            let mut ours = filled(&logits);
+            mirostat(&mut ours, mu);
+            let q = shares(&logits);
+            let best = falling(&logits)[0];
+            let want: Vec<u32> = (0..logits.len())
+                .filter(|&i| i == best || -q[i].log2() <= f64::from(mu))
+                .map(|i| i as u32)
+                .collect();
+            let is_close = |i: usize| (-q[i].log2() - f64::from(mu)).abs() < 1e-5;
+            prop_assert!(agree(&kept(&ours), &want, is_close));
+        }
+
+        /// Whatever the stages and their order of magnitude, a draw has something to be made from.
+        #[test]
+        fn every_stage_keeps_something(
+            logits in prop::collection::vec(prop_oneof![-9f32..9.0, Just(f32::NEG_INFINITY), Just(f32::MAX)], 1..50),
+            p in 0f32..2.0,
+        ) {
+            prop_assume!(logits.iter().any(|l| *l > f32::NEG_INFINITY));
+            for stage in [top_n_sigma, typical_p, top_p, min_p, mirostat] {
+                let mut ours = filled(&logits);
+                stage(&mut ours, p);
+                prop_assert!(ours.len() > 0);
+            }
+            let mut ours = filled(&logits);
+            xtc(&mut ours, p);
+            prop_assert!(ours.len() > 0);
+        }
+    }
 }

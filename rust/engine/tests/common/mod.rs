@@ -19,7 +19,7 @@ pub fn options() -> EngineOptions {
 
 /// An engine on `model`.
 pub fn engine(model: HashLm, options: &EngineOptions) -> Engine {
-    Engine::start(Box::new(model), Arc::new(ByteTokenizer), options).unwrap()
+    Engine::start(Box::new(model), Arc::new(ByteTokenizer { panics: true }), options).unwrap()
 }
 
 /// A greedy request.

@@ -109,7 +109,9 @@ impl Sampler {
         Ok(Drawn { token })
     }
 
-    /// The distribution that the draw of step `step` would be made from.
+    /// The distribution that the draw of step `step` would be made from, as far as float32 can tell:
+    /// a token whose share vanishes beside 1 is left out, though a draw may, once in a hundred million,
+    /// take it.
     ///
     /// # Errors
     /// As [`Sampler::draw`].
@@ -127,7 +129,9 @@ impl Sampler {
         self.scale();
         self.candidates.fill(&self.logits);
         let dropped = self.truncate(step);
-        Ok(self.weigh(dropped))
+        let mut distribution = self.weigh(dropped);
+        distribution.weights.retain(|&(_, weight)| 1.0 + weight as f32 > 1.0);
+        Ok(distribution)
     }
 
     /// Mask, bias and penalties into `self.logits`.
@@ -328,6 +332,10 @@ mod tests {
             &weights(&penalties, &[0.2; 5], &[0]),
             &[1.1e-5, 0.249997, 0.249997, 0.249997, 0.249997],
         );
+        // what a penalty leaves next to nothing of counts as nothing
+        assert_eq!(weights(&penalties, &[0.2; 5], &[0, 1, 2, 0, 0])[0], 0.0);
+        let repetition = SamplingParams { repetition_penalty: 50.0, ..p() };
+        assert_eq!(weights(&repetition, &[0.2; 5], &[0]), [0.0, 0.25, 0.25, 0.25, 0.25]);
         let dry = DryParams { multiplier: 1.0, base: 1.1, allowed_length: 2, sequence_breakers: vec![] };
         let params = SamplingParams { dry, ..p() };
         assert_close(

@@ -77,8 +77,9 @@ pub fn size_kv(
             blocks[g] = rest;
         }
     }
-    // block numbers are 32 bits wide and the last one means "none"
-    let blocks: Vec<usize> = blocks.iter().map(|&n| n.min(u64::from(u32::MAX) - 1) as usize).collect();
+    // tokens of a pool are numbered in 32 bits
+    let most_numbered = u64::from(u32::MAX) / BLOCK_LEN as u64;
+    let blocks: Vec<usize> = blocks.iter().map(|&n| n.min(most_numbered) as usize).collect();
 
     let context_len = (0..windows.len()).map(|g| longest(windows[g], blocks[g])).min().unwrap_or(wanted_len);
     let context_len = context_len.min(wanted_len);

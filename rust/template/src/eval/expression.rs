@@ -187,7 +187,7 @@ impl Interp<'_> {
         scope: &Rc<Scope>,
     ) -> Outcome<Value> {
         let (name, function) = &filter.function;
-        let Some(function) = function else { fail!("No filter named {}.", quoted(name)) };
+        let Some(function) = function else { fail!("No filter named {} found.", quoted(name)) };
         let args = self.arguments(filter, scope)?;
         function(self, value, args)
     }
@@ -195,7 +195,7 @@ impl Interp<'_> {
     fn apply_test(&mut self, value: &Expr, test: &Test, scope: &Rc<Scope>) -> Outcome<Value> {
         let value = self.eval(value, scope)?;
         let (name, function) = &test.function;
-        let Some(function) = function else { fail!("No test named {}.", quoted(name)) };
+        let Some(function) = function else { fail!("No test named {} found.", quoted(name)) };
         let args = self.arguments(test, scope)?;
         function(self, &value, args).map(Value::Bool)
     }

@@ -15,6 +15,7 @@ impl<'s> Parser<'s> {
     /// An expression with `x if y else z`.
     pub(super) fn expression(&mut self) -> Outcome<Expr> {
         self.enter()?;
+        let num_unknown = self.unknown.len();
         let mut value = self.or()?;
         let mut chain = 0;
         while self.skip_name("if")? {
@@ -22,6 +23,7 @@ impl<'s> Parser<'s> {
             let condition = self.or()?;
             let other = if self.skip_name("else")? { Some(self.expression()?) } else { None };
             value = Expr::If(Box::new((condition, value, other)));
+            self.unknown.truncate(num_unknown);
         }
         self.leave();
         Ok(value)
@@ -420,6 +422,9 @@ impl<'s> Parser<'s> {
         let (args, kwargs, more_args, more_kwargs) =
             if self.is_op("(") { self.arguments()? } else { Default::default() };
         let function = (name.as_str().into(), filter_by_name(&name));
+        if function.1.is_none() {
+            self.unknown.push(self.fault(format_args!("No filter named '{name}'.")));
+        }
         Ok(Call { function, args, kwargs, more_args, more_kwargs })
     }
 
@@ -443,6 +448,9 @@ impl<'s> Parser<'s> {
             Default::default()
         };
         let function = (name.as_str().into(), test_by_name(&name));
+        if function.1.is_none() {
+            self.unknown.push(self.fault(format_args!("No test named '{name}'.")));
+        }
         let test: Test = Call { function, args, kwargs, more_args, more_kwargs };
         let test = Expr::Test(Box::new((value, test)));
         Ok(if is_negated { Expr::Not(Box::new(test)) } else { test })

@@ -11,6 +11,7 @@ use crate::fault::Outcome;
 pub(super) fn parse_template(source: &str) -> Outcome<Source> {
     let mut parser = Parser::new(source)?;
     let (body, _) = parser.body(&[])?;
+    parser.refuse_unknown(0)?;
     Ok(Source { body, names: parser.name_list, literals: parser.literals, blocks: parser.blocks })
 }
 
@@ -61,10 +62,26 @@ impl<'s> Parser<'s> {
         self.body(ends)
     }
 
-    /// As [`Parser::block_body`], where `break` cannot reach a loop outside.
+    /// As [`Parser::block_body`], for a body with a scope of its own.
+    fn inner_body(&mut self, ends: &[&'static str]) -> Outcome<(Vec<Stmt>, &'static str)> {
+        let num_unknown = self.unknown.len();
+        let body = self.block_body(ends)?;
+        self.refuse_unknown(num_unknown)?;
+        Ok(body)
+    }
+
+    /// Faults where more unknown filters and tests than the first `num_spared` were met.
+    fn refuse_unknown(&mut self, num_spared: usize) -> Outcome<()> {
+        if self.unknown.len() <= num_spared {
+            return Ok(());
+        }
+        Err(self.unknown.swap_remove(num_spared))
+    }
+
+    /// As [`Parser::inner_body`], where `break` cannot reach a loop outside.
     fn closed_body(&mut self, end: &'static str) -> Outcome<Vec<Stmt>> {
         let loops = std::mem::replace(&mut self.loops, 0);
-        let (body, _) = self.block_body(&[end])?;
+        let (body, _) = self.inner_body(&[end])?;
         self.loops = loops;
         Ok(body)
     }
@@ -82,13 +99,15 @@ impl<'s> Parser<'s> {
             "macro" => self.macro_definition()?,
             "call" => self.call_block()?,
             "filter" => {
+                let num_unknown = self.unknown.len();
                 let filters = self.filter_chain()?;
-                Stmt::Filter(Box::new((filters, self.block_body(&["endfilter"])?.0)))
+                self.refuse_unknown(num_unknown)?;
+                Stmt::Filter(Box::new((filters, self.inner_body(&["endfilter"])?.0)))
             }
             "generation" => Stmt::Scoped(self.closed_body("endgeneration")?),
             "autoescape" => {
                 let is_on = self.expression()?;
-                Stmt::AutoEscape(Box::new((is_on, self.block_body(&["endautoescape"])?.0)))
+                Stmt::AutoEscape(Box::new((is_on, self.inner_body(&["endautoescape"])?.0)))
             }
             "block" => self.block()?,
             "print" => {
@@ -133,19 +152,28 @@ impl<'s> Parser<'s> {
             return Err(self.fault(format_args!("expected 'in', got {}", self.current.describe())));
         }
         let iter = self.tuple(false, &["recursive"], false)?;
+        let num_unknown = self.unknown.len();
         let filter = if self.skip_name("if")? { Some(self.expression()?) } else { None };
+        self.refuse_unknown(num_unknown)?;
         let is_recursive = self.skip_name("recursive")?;
         self.loops += 1;
-        let (body, end) = self.block_body(&["endfor", "else"])?;
+        let (body, end) = self.inner_body(&["endfor", "else"])?;
         self.loops -= 1;
         let otherwise = match end {
-            "else" => self.block_body(&["endfor"])?.0,
+            "else" => self.inner_body(&["endfor"])?.0,
             _ => Vec::new(),
         };
         Ok(Stmt::For(Arc::new(ForLoop { target, iter, filter, is_recursive, body, otherwise })))
     }
 
     fn if_chain(&mut self) -> Outcome<Stmt> {
+        let num_unknown = self.unknown.len();
+        let node = self.branches()?;
+        self.unknown.truncate(num_unknown);
+        Ok(Stmt::If(Box::new(node)))
+    }
+
+    fn branches(&mut self) -> Outcome<If> {
         let mut branches = Vec::new();
         loop {
             let condition = self.tuple(false, &[], false)?;
@@ -155,9 +183,9 @@ impl<'s> Parser<'s> {
                 "elif" => {}
                 "else" => {
                     let otherwise = self.block_body(&["endif"])?.0;
-                    return Ok(Stmt::If(Box::new(If { branches, otherwise })));
+                    return Ok(If { branches, otherwise });
                 }
-                _ => return Ok(Stmt::If(Box::new(If { branches, otherwise: Vec::new() }))),
+                _ => return Ok(If { branches, otherwise: Vec::new() }),
             }
         }
     }
@@ -167,8 +195,10 @@ impl<'s> Parser<'s> {
         if self.skip_op("=")? {
             return Ok(Stmt::Set(target, self.tuple(true, &[], false)?));
         }
+        let num_unknown = self.unknown.len();
         let filters = if self.skip_op("|")? { self.filter_chain()? } else { Vec::new() };
         let (body, _) = self.block_body(&["endset"])?;
+        self.refuse_unknown(num_unknown)?;
         Ok(Stmt::SetBlock(Box::new(Assign { target, filters, body })))
     }
 
@@ -182,7 +212,7 @@ impl<'s> Parser<'s> {
             self.expect_op("=")?;
             assigned.push((target, self.expression()?));
         }
-        let (body, _) = self.block_body(&["endwith"])?;
+        let (body, _) = self.inner_body(&["endwith"])?;
         Ok(Stmt::With(Box::new(With { assigned, body })))
     }
 

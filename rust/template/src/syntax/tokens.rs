@@ -62,6 +62,9 @@ pub(super) struct Parser<'s> {
     pub(super) name_list: Vec<Arc<str>>,
     pub(super) literals: Vec<Literal>,
     pub(super) blocks: Vec<Arc<Block>>,
+    /// Unknown filters and tests that were met, as faults. jinja2 refuses a template for one, but
+    /// where an `if` of the same scope may spare it.
+    pub(super) unknown: Vec<Fault>,
     /// Which of `caller`, `kwargs` and `varargs` the macros around this point use.
     pub(super) macro_uses: Vec<[bool; 3]>,
 }
@@ -91,6 +94,7 @@ impl<'s> Parser<'s> {
             name_list: Vec::new(),
             literals: Vec::new(),
             blocks: Vec::new(),
+            unknown: Vec::new(),
             macro_uses: Vec::new(),
         };
         parser.advance()?;

@@ -87,6 +87,30 @@ fn alone_in_company_cut_otherwise_cached_and_preempted() {
     }
 }
 
+/// Each token is the best one that the model names when it is asked of everything before it at once. A
+/// dynamic table grows with each token and what was computed before stays: only the prompt's length
+/// and a token's own index count.
+#[test]
+fn writing_is_reading_from_the_start_again_and_again() {
+    for rope in [Rope::Plain, Rope::Long(60), Rope::Dynamic(60)] {
+        for prompt_len in [5, 31, 50, 59, 60, 61, 80] {
+            let model = || HashLm::new(&[None, Some(40)], rope);
+            let request = greedy(&"prompt ".repeat(20)[..prompt_len], 45);
+            let engine = engine(model(), &options());
+            let output = engine.submit(request.clone()).unwrap().wait().unwrap();
+            let mut tokens = request.prompt;
+            for &token in &output.choices[0].tokens {
+                let rope_len = if matches!(rope, Rope::Dynamic(_)) { prompt_len } else { tokens.len() };
+                let logits = model().plainly_for(&tokens, rope_len);
+                let last = &logits[logits.len() - 280..];
+                let best = (0..280).fold(0, |best, i| if last[i] > last[best] { i } else { best });
+                assert_eq!(token as usize, best, "{rope:?}, prompt of {prompt_len}, token {}", tokens.len());
+                tokens.push(token);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_cached_beginning_is_reported() {
     let engine = engine(HashLm::new(&[None], Rope::Plain), &options());

@@ -288,7 +288,10 @@ fn a_waker_that_panics_fails_its_request_alone() {
     let handle = engine.submit(greedy(&"x".repeat(400), 50)).unwrap();
     handle.set_waker(Arc::new(|| panic!("a waker panics")));
     let last = events(&handle).pop().unwrap();
-    assert!(matches!(&last, Event::Failed(Error::Internal { fault }) if fault == "a waker panics"), "{last:?}");
+    assert!(
+        matches!(&last, Event::Failed(Error::Internal { fault }) if fault == "a waker panics"),
+        "{last:?}"
+    );
     settle(&engine);
     run(&engine, &greedy("x", 3));
 }

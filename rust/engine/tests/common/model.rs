@@ -9,7 +9,7 @@ use std::time::Duration;
 use alloyforge_interfaces::{MemoryUse, Model};
 use alloyforge_types::{
     Activation, AttentionSpec, BLOCK_LEN, Batch, BlockId, Error, KvType, LayerSpec, MlpSpec, ModelSpec,
-    NO_BLOCK, NormPlacement, QkNorm, Result, RopeLayout, RopeScaling, RopeSpec,
+    NO_BLOCK, NormPlacement, QkNorm, Result, RopeLayout, RopeScaling, RopeSpec, SequenceStep,
 };
 
 use super::UNSPEAKABLE;
@@ -115,16 +115,21 @@ impl HashLm {
     }
 
     /// What the model says of `tokens` when it is asked without any engine: a row of logits each.
-    pub fn plainly(mut self, tokens: &[u32]) -> Vec<f32> {
+    pub fn plainly(self, tokens: &[u32]) -> Vec<f32> {
+        self.plainly_for(tokens, tokens.len())
+    }
+
+    /// As [`plainly`](Self::plainly), with the given `rope_len`.
+    pub fn plainly_for(mut self, tokens: &[u32], rope_len: usize) -> Vec<f32> {
         let num_blocks = tokens.len().div_ceil(BLOCK_LEN);
         let num_groups = self.spec.kv_groups.len();
         self.reserve_kv(&vec![num_blocks; num_groups]).unwrap();
         let batch = Batch {
             tokens: tokens.to_vec(),
-            sequences: vec![alloyforge_types::SequenceStep {
+            sequences: vec![SequenceStep {
                 num_rows: tokens.len(),
                 start: 0,
-                rope_len: tokens.len(),
+                rope_len,
                 tables: vec![(0..num_blocks as BlockId).collect(); num_groups],
                 ..Default::default()
             }],

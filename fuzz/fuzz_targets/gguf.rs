@@ -27,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
 
     let file = Arc::new(file);
     if let Ok(model) = resolve(Config::Gguf(file.metadata()), file.clone()) {
-        for role in alloyforge_models::roles(&model.spec) {
+        for role in model.spec.roles() {
             let _ = model.weights.weight(role);
         }
     }

@@ -16,4 +16,5 @@ pub mod gguf;
 pub mod hf;
 mod json;
 mod mapped;
+mod names;
 pub mod safetensors;

@@ -10,6 +10,7 @@ use super::header;
 use super::split::Split;
 use super::tensors::Entry;
 use crate::mapped::MappedFile;
+use crate::names::NameIndex;
 
 /// A GGUF file, or all the files of a split one, mapped and checked.
 #[derive(Debug)]
@@ -21,8 +22,7 @@ pub struct GgufFile {
     values: Vec<Range<usize>>,
     /// In the order of the files and of each file's table.
     entries: Vec<Entry>,
-    /// Indices into `entries`, by name.
-    by_name: Vec<u32>,
+    by_name: NameIndex,
 }
 
 /// Where a tensor is and what it is.
@@ -115,28 +115,20 @@ impl TensorStore for GgufFile {
     }
 
     fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
-        let found = self.by_name.binary_search_by(|&i| (*self.entries[i as usize].name).cmp(name)).ok()?;
-        let entry = &self.entries[self.by_name[found] as usize];
+        let entry = self.by_name.find(&self.entries, |e| &e.name, name)?;
         let bytes = self.shards[entry.shard as usize].bytes();
         let data = bytes.get(entry.start..entry.start + entry.len)?;
         Some(TensorView { ty: entry.ty, shape: entry.shape().to_vec(), data })
     }
 }
 
-/// The order of `entries` by name; refuses a name that occurs twice.
-fn index(shards: &[MappedFile], entries: &[Entry]) -> Result<Vec<u32>> {
-    let Ok(count) = u32::try_from(entries.len()) else {
+/// The index of `entries`; refuses a name that occurs twice.
+fn index(shards: &[MappedFile], entries: &[Entry]) -> Result<NameIndex> {
+    if u32::try_from(entries.len()).is_err() {
         return Err(Error::format(shards[0].label(), "tensor count", "is over 2^32"));
-    };
-    let mut order: Vec<u32> = (0..count).collect();
-    order.sort_unstable_by(|&a, &b| entries[a as usize].name.cmp(&entries[b as usize].name));
-    let same = order.windows(2).find(|p| entries[p[0] as usize].name == entries[p[1] as usize].name);
-    match same {
-        Some(pair) => {
-            let later = &entries[pair[0].max(pair[1]) as usize];
-            let file = shards[later.shard as usize].label();
-            Err(Error::format(file, format!("tensor `{}`", later.name), "the name occurs twice"))
-        }
-        None => Ok(order),
     }
+    NameIndex::new(entries, |e| &e.name).map_err(|later| {
+        let file = shards[later.shard as usize].label();
+        Error::format(file, format!("tensor `{}`", later.name), "the name occurs twice")
+    })
 }

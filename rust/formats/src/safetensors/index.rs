@@ -13,8 +13,8 @@ use crate::json;
 /// Most bytes of an index; that of a model with 91,000 tensors has 9 MB.
 const MAX_LEN: u64 = 64 << 20;
 
-/// Most tensors in an index.
-const MAX_TENSORS: usize = 1 << 20;
+/// Most tensors in an index and in all the files of a checkpoint.
+pub(super) const MAX_TENSORS: usize = 1 << 20;
 
 /// Most files in an index; the largest checkpoints have a few hundred.
 const MAX_SHARDS: usize = 1 << 14;

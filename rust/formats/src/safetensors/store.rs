@@ -10,6 +10,7 @@ use super::header::{self, Entry};
 use super::index::{self, Index};
 use crate::json::existing;
 use crate::mapped::MappedFile;
+use crate::names::NameIndex;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -21,8 +22,7 @@ pub struct SafetensorsStore {
     shards: Vec<MappedFile>,
     /// In the order of the files and of each file's header.
     entries: Vec<Entry>,
-    /// Indices into `entries`, by name.
-    by_name: Vec<u32>,
+    by_name: NameIndex,
 }
 
 /// A tensor of any element type.
@@ -101,9 +101,16 @@ impl SafetensorsStore {
         for (path, no) in files.iter().zip(0u32..) {
             let shard = MappedFile::open(path)?;
             entries.extend(header::read(&shard, no)?);
+            if entries.len() > index::MAX_TENSORS {
+                let fault = format!("the files have more than {} tensors", index::MAX_TENSORS);
+                return Err(Error::format(shard.label(), "header", fault));
+            }
             shards.push(shard);
         }
-        let by_name = sorted_names(&shards, &entries)?;
+        let by_name = NameIndex::new(&entries, |e| &e.name).map_err(|later: &Entry| {
+            let file = shards[later.shard as usize].label();
+            Error::format(file, header::tensor_item(&later.name), "the name occurs twice")
+        })?;
         Ok(Self { label, shards, entries, by_name })
     }
 
@@ -143,8 +150,7 @@ impl SafetensorsStore {
     }
 
     fn find(&self, name: &str) -> Option<&Entry> {
-        let found = self.by_name.binary_search_by(|&i| (*self.entries[i as usize].name).cmp(name)).ok()?;
-        Some(&self.entries[self.by_name[found] as usize])
+        self.by_name.find(&self.entries, |e| &e.name, name)
     }
 
     fn raw<'a>(&'a self, entry: &'a Entry) -> RawTensor<'a> {
@@ -196,19 +202,4 @@ fn safetensors_files(folder: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(files)
-}
-
-/// The order of `entries` by name; refuses a name that occurs twice.
-fn sorted_names(shards: &[MappedFile], entries: &[Entry]) -> Result<Vec<u32>> {
-    let mut order: Vec<u32> = (0..entries.len() as u32).collect();
-    order.sort_unstable_by(|&a, &b| entries[a as usize].name.cmp(&entries[b as usize].name));
-    let same = order.windows(2).find(|p| entries[p[0] as usize].name == entries[p[1] as usize].name);
-    match same {
-        Some(pair) => {
-            let later = &entries[pair[0].max(pair[1]) as usize];
-            let file = shards[later.shard as usize].label();
-            Err(Error::format(file, header::tensor_item(&later.name), "the name occurs twice"))
-        }
-        None => Ok(order),
-    }
 }

@@ -1,1 +1,32 @@
-//! TODO
+//! Text to token ids and back.
+//!
+//! Two kinds of files describe a tokenizer. A `tokenizer.json` is run by the `tokenizers` crate. The
+//! vocabulary in a GGUF file is not: what its model means is defined by llama.cpp, and the crate cannot
+//! say it exactly. Its byte pair encoding refuses merges whose product is no token; its unigram and
+//! word-piece models match control tokens in text and take the square of a long word's length; it has
+//! no SentencePiece merging by score; and it would copy each string of the vocabulary three times,
+//! which is most of the time that a quarter of a million tokens take to load. So [`models`] has these
+//! models over the file's own strings, each of them in time n log n at most.
+//!
+//! Special tokens written in a text are text, unless the caller asks for them to be read.
+#![forbid(unsafe_code)]
+
+mod byte_level;
+mod decode;
+mod gguf;
+mod json;
+mod keys;
+mod models;
+mod partition;
+mod pattern;
+mod pre_tokenizers;
+mod special;
+mod splitter;
+mod tokenizer;
+mod trie;
+mod vocabulary;
+
+pub use decode::{StreamDecoder, decode};
+pub use gguf::from_gguf;
+pub use json::from_json;
+pub use tokenizer::TextTokenizer;

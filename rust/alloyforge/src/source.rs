@@ -14,6 +14,9 @@ use alloyforge_tokenize::{TextTokenizer, from_gguf, from_json};
 use alloyforge_types::{Error, MetaValue, Metadata, Result};
 use serde_json::{Map, Number, Value};
 
+/// Most bytes of a `tokenizer.json`; the largest published ones have about 35 million.
+const MAX_TOKENIZER_LEN: u64 = 128 << 20;
+
 /// A model on disk, its headers read and checked.
 pub enum Source {
     /// A GGUF file, or the shards of one.
@@ -82,12 +85,7 @@ impl Source {
                     let label = folder.path.display().to_string();
                     return Err(Error::format(label, "tokenizer.json", "is missing, and the model needs it"));
                 };
-                from_json(
-                    path,
-                    folder.tokenizer_config.as_ref(),
-                    Some(&folder.config),
-                    folder.generation_config.as_ref(),
-                )
+                json_tokenizer(path, Some(folder))
             }
         }
     }
@@ -138,21 +136,33 @@ pub fn open_tokenizer(path: &Path) -> Result<TextTokenizer> {
         let json = path.join("tokenizer.json");
         if path.join("config.json").exists() {
             let folder = HfFolder::open(path)?;
-            let file = folder.tokenizer_json.as_deref().unwrap_or(&json);
-            return from_json(
-                file,
-                folder.tokenizer_config.as_ref(),
-                Some(&folder.config),
-                folder.generation_config.as_ref(),
-            );
+            return json_tokenizer(folder.tokenizer_json.as_deref().unwrap_or(&json), Some(&folder));
         }
-        return from_json(&json, None, None, None);
+        return json_tokenizer(&json, None);
     }
     if starts_with(path, b"GGUF") {
         let file = GgufFile::open(path)?;
         return from_gguf(file.metadata(), file.label());
     }
-    from_json(path, None, None, None)
+    json_tokenizer(path, None)
+}
+
+/// The tokenizer in the `tokenizer.json` at `path`, which the other files of its folder say more of.
+fn json_tokenizer(path: &Path, folder: Option<&HfFolder>) -> Result<TextTokenizer> {
+    let size = std::fs::metadata(path).map_err(|e| Error::io(path, &e))?.len();
+    let label = path.display().to_string();
+    if size > MAX_TOKENIZER_LEN {
+        let fault = format!("has {size} bytes, at most {MAX_TOKENIZER_LEN} are read");
+        return Err(Error::format(label, "tokenizer.json", fault));
+    }
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, &e))?;
+    from_json(
+        &bytes,
+        &label,
+        folder.and_then(|f| f.tokenizer_config.as_ref()),
+        folder.map(|f| &f.config),
+        folder.and_then(|f| f.generation_config.as_ref()),
+    )
 }
 
 fn starts_with(path: &Path, magic: &[u8; 4]) -> bool {

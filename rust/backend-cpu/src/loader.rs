@@ -65,6 +65,9 @@ pub(crate) fn load(
     Ok(Weights { embedding, layers, final_norm, head, head_bias, bytes: loader.bytes })
 }
 
+/// [`Matrix::pack`] or [`Matrix::pack_tiles`].
+type Pack = fn(&Pool, Isa, &str, (usize, usize), QuantType, &[u8], QuantType) -> Result<Matrix>;
+
 struct Loader<'a> {
     spec: &'a ModelSpec,
     source: &'a dyn WeightSource,
@@ -109,12 +112,17 @@ impl<'a> Loader<'a> {
     fn matrix(&mut self, role: Role) -> Result<Matrix> {
         let weight = self.weight(role)?;
         let shape = (weight.rows, weight.cols);
-        let to = match role {
+        let kept = kept_type(weight.ty, weight.cols, self.options);
+        let (to, pack): (_, Pack) = match role {
             // its choices turn on close numbers
-            Role::Layer(_, LayerRole::Router) => weight.ty,
-            _ => kept_type(weight.ty, weight.cols, self.options),
+            Role::Layer(_, LayerRole::Router) => (weight.ty, Matrix::pack),
+            // its rows are read one by one
+            Role::Embedding if !self.spec.has_tied_head => (kept, Matrix::pack),
+            // activations are not rounded to bytes
+            _ if self.options.dtype == Some(DType::F32) => (kept, Matrix::pack),
+            _ => (kept, Matrix::pack_tiles),
         };
-        let matrix = Matrix::pack(self.pool, self.isa, &weight.name, shape, weight.ty, &weight.data, to)?;
+        let matrix = pack(self.pool, self.isa, &weight.name, shape, weight.ty, &weight.data, to)?;
         self.bytes += matrix.bytes() as u64;
         Ok(matrix)
     }

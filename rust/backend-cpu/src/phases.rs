@@ -10,6 +10,7 @@ use std::ops::Range;
 use alloyforge_kernels::disjoint::Disjoint;
 use alloyforge_kernels::isa::Isa;
 use alloyforge_kernels::norm;
+use alloyforge_kernels::packed::activations::{Activations, Block, num_blocks, quantize_row};
 use alloyforge_kernels::pool::Pool;
 use alloyforge_kernels::product::{self, Input, Output, Store};
 use alloyforge_types::{ModelSpec, Result};
@@ -41,7 +42,8 @@ fn by_rows(pool: &Pool, count: usize, task: impl Fn(usize) -> Result<()> + Sync)
     })
 }
 
-/// The norm of every row of `from`, into `to`.
+/// The norm of every row of `from`, into `to` and, where there is room, into blocks.
+#[allow(clippy::too_many_arguments, reason = "what goes in and where it goes")]
 fn norm_rows(
     isa: Isa,
     pool: &Pool,
@@ -50,15 +52,51 @@ fn norm_rows(
     eps: f32,
     count: usize,
     to: &mut [f32],
+    blocks: Option<&mut [Block]>,
 ) -> Result<()> {
     let width = weight.len();
-    let to = Disjoint::new(to);
+    let (to, blocks) = (Disjoint::new(to), blocks.map(Disjoint::new));
     by_rows(pool, count, |row| {
         // SAFETY: each row is one call's alone.
         let to = unsafe { to.part(row * width..(row + 1) * width) };
         norm::rms_norm(isa, &from[row * width..][..width], weight, eps, to);
+        if let Some(blocks) = &blocks {
+            let len = num_blocks(width);
+            // SAFETY: as above.
+            quantize_row(isa, to, unsafe { blocks.part(row * len..(row + 1) * len) });
+        }
         Ok(())
     })
+}
+
+/// Whether one of the matrices takes its input as blocks.
+fn takes_blocks(linears: &[&Linear]) -> bool {
+    linears.iter().any(|linear| linear.matrix.takes_blocks())
+}
+
+/// `count` rows of `width` numbers as blocks, where they are `wanted`.
+fn to_blocks<'a>(
+    isa: Isa,
+    pool: &Pool,
+    wanted: bool,
+    values: &[f32],
+    width: usize,
+    count: usize,
+    room: &'a mut Activations,
+) -> Result<Option<&'a [Block]>> {
+    if !wanted {
+        return Ok(None);
+    }
+    {
+        let (blocks, len) = (Disjoint::new(room.get_mut()), num_blocks(width));
+        by_rows(pool, count, |row| {
+            // SAFETY: each row is one call's alone.
+            let blocks = unsafe { blocks.part(row * len..(row + 1) * len) };
+            quantize_row(isa, &values[row * width..][..width], blocks);
+            Ok(())
+        })?;
+    }
+    Ok(Some(room.get()))
 }
 
 /// The rows `rows` of a product, into rows of `stride` numbers.

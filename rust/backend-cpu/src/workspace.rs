@@ -3,6 +3,7 @@
 use alloyforge_kernels::attention;
 use alloyforge_kernels::disjoint::PerWorker;
 use alloyforge_kernels::memory::Buffer;
+use alloyforge_kernels::packed::activations::{Activations, num_blocks};
 use alloyforge_kernels::product;
 use alloyforge_types::{Error, MlpSpec, ModelSpec, Result};
 
@@ -79,6 +80,8 @@ pub(crate) struct Workspace {
     pub(crate) last: Table,
     /// Cosines and sines of each rope, `[max_rows, angles]`.
     pub(crate) angles: Vec<(Table, Table)>,
+    /// The input of the products at hand, for matrices that take blocks.
+    pub(crate) blocks: Activations,
     pub(crate) scratch: PerWorker<Scratch>,
     bytes: u64,
 }
@@ -98,19 +101,22 @@ impl Workspace {
         let (q_dim, kv_dim) = (widest(|a| a.num_heads * a.head_dim), widest(|a| a.num_kv_heads * a.head_dim));
         // an expert's rows are as many as chose it, all together `per_token` a row
         let (mut gated, mut experts, mut pairs, mut ff_dim) = (0usize, 0, 0usize, 0);
+        let size = |a: usize, b: usize| a.checked_mul(b).ok_or_else(too_large);
+        let mut blocks = size(rows, num_blocks(hidden.max(q_dim)))?;
+        blocks = blocks.max(size(limits.max_logit_rows, num_blocks(hidden))?);
         for layer in &spec.layers {
             let (width, each) = match &layer.mlp {
                 MlpSpec::Dense { ff_dim, .. } => (*ff_dim, 1),
                 MlpSpec::Moe(moe) => {
                     experts = experts.max(moe.num_experts);
-                    pairs = pairs.max(rows.checked_mul(moe.experts_per_token).ok_or_else(too_large)?);
+                    pairs = pairs.max(size(rows, moe.experts_per_token)?);
                     (moe.ff_dim, moe.experts_per_token)
                 }
                 _ => (0, 0),
             };
             ff_dim = ff_dim.max(width);
-            gated =
-                gated.max(rows.checked_mul(each).and_then(|n| n.checked_mul(width)).ok_or_else(too_large)?);
+            gated = gated.max(size(size(rows, each)?, width)?);
+            blocks = blocks.max(size(size(rows, each)?, num_blocks(width))?);
         }
         let widths = [hidden, q_dim, ff_dim];
         let panel = product::scratch_len(widths.into_iter().max().unwrap_or(0));
@@ -152,11 +158,13 @@ impl Workspace {
                     Ok::<_, Error>((table(rows, rope.num_angles())?, table(rows, rope.num_angles())?))
                 })
                 .collect::<Result<_>>()?,
+            blocks: Activations::new(blocks)?,
             scratch,
             bytes: 0,
         };
         let per_thread = 4 * panel + workspace.scratch.get(0).attention.bytes();
-        workspace.bytes = bytes + 16 * pairs as u64 + (threads * per_thread) as u64;
+        workspace.bytes =
+            bytes + workspace.blocks.bytes() as u64 + 16 * pairs as u64 + (threads * per_thread) as u64;
         Ok(workspace)
     }
 

@@ -2,7 +2,8 @@
 
 use alloyforge_engine::Request;
 use alloyforge_engine::sampling::{Sampler, TokenHistory};
-use alloyforge_kernels::{dequant, quantize};
+use alloyforge_kernels::dequant;
+use alloyforge_kernels::quantize::quantize as narrow;
 use alloyforge_types::{Error, QuantType, Result};
 use numpy::{AllowTypeChange, PyArray1, PyArrayLike1, PyArrayLikeDyn};
 use pyo3::prelude::*;
@@ -52,7 +53,7 @@ pub(crate) fn quantize<'py>(
             return Err(Error::invalid("array", fault));
         }
         let mut data = zeros(values.len() / ty.block_len() * ty.block_bytes())?;
-        quantize::quantize(ty, &values, &mut data)?;
+        narrow(ty, &values, &mut data)?;
         Ok(data)
     })?;
     Ok(PyBytes::new(py, &data))

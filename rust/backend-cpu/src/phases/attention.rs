@@ -7,7 +7,7 @@ use alloyforge_kernels::product::{Input, Store, chunk_rows, num_chunks};
 use alloyforge_kernels::rope::{rotate_half, rotate_interleaved};
 use alloyforge_types::{BLOCK_LEN, Result, RopeLayout};
 
-use super::{Context, Tools, by_rows, into_residual, norm_rows, part};
+use super::{Context, Tools, by_rows, into_residual, norm_rows, part, takes_blocks, to_blocks};
 use crate::layer::{HeadNorm, Layer};
 
 /// Norm, q, k and v with biases, q/k norm, rotary embedding; k and v into the cache.
@@ -23,15 +23,20 @@ pub(crate) fn qkv(layer: &Layer, context: &mut Context<'_>) -> Result<()> {
 fn products(layer: &Layer, context: &mut Context<'_>) -> Result<()> {
     let (isa, count, hidden) = (context.isa, context.step.num_rows, context.spec.hidden_dim);
     let work = &mut *context.work;
+    let (pool, wanted) = (context.pool, takes_blocks(&[&layer.q, &layer.k, &layer.v]));
     let input = match &layer.attn_norm {
         Some(weight) => {
-            let eps = context.spec.norm_eps;
-            norm_rows(isa, context.pool, work.residual.get(), weight, eps, count, work.normed.get_mut())?;
-            work.normed.get()
+            let (eps, from) = (context.spec.norm_eps, work.residual.get());
+            let blocks = wanted.then(|| work.blocks.get_mut());
+            norm_rows(isa, pool, from, weight, eps, count, work.normed.get_mut(), blocks)?;
+            Input::first(work.normed.get(), hidden, count).with_blocks(wanted.then(|| work.blocks.get()))
         }
-        None => work.residual.get(),
+        None => {
+            let input = work.residual.get();
+            let blocks = to_blocks(isa, pool, wanted, input, hidden, count, &mut work.blocks)?;
+            Input::first(input, hidden, count).with_blocks(blocks)
+        }
     };
-    let input = Input::first(input, hidden, count);
     let products = [
         (&layer.q, Disjoint::new(work.q.get_mut())),
         (&layer.k, Disjoint::new(work.k.get_mut())),
@@ -169,7 +174,10 @@ pub(crate) fn output(layer: &Layer, context: &mut Context<'_>) -> Result<()> {
         residual_scale: context.spec.residual_scale,
         eps: context.spec.norm_eps,
     };
-    let input = Input::first(work.attended.get(), layer.q_dim(), context.step.num_rows);
+    let (input, width, count) = (work.attended.get(), layer.q_dim(), context.step.num_rows);
+    let wanted = takes_blocks(&[&layer.o]);
+    let blocks = to_blocks(tools.isa, tools.pool, wanted, input, width, count, &mut work.blocks)?;
+    let input = Input::first(input, width, count).with_blocks(blocks);
     let post_norm = layer.attn_post_norm.as_deref();
     into_residual(&layer.o, input, post_norm, tools, work.residual.get_mut(), work.added.get_mut())
 }

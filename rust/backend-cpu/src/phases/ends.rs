@@ -7,7 +7,7 @@ use alloyforge_kernels::product::{self, Input, Output, Store};
 use alloyforge_kernels::scale;
 use alloyforge_types::{Error, Result};
 
-use super::{Context, by_rows};
+use super::{Context, by_rows, to_blocks};
 use crate::step::Source;
 
 /// The angles of every row for every rope, once a step.
@@ -76,12 +76,16 @@ pub(crate) fn logits(
     if out.len() != count * vocab {
         return Err(Error::internal(format!("room for {} logits, not {}", out.len(), count * vocab)));
     }
-    let input = Input::first(context.work.last.get(), spec.hidden_dim, count);
+    let work = &mut *context.work;
+    let input = work.last.get();
+    let blocks =
+        to_blocks(isa, context.pool, head.takes_blocks(), input, spec.hidden_dim, count, &mut work.blocks)?;
+    let input = Input::first(input, spec.hidden_dim, count).with_blocks(blocks);
     let values = Disjoint::new(out);
     context.pool.run(product::num_chunks(vocab), |chunk, worker| {
         let rows = product::chunk_rows(chunk, vocab);
         let output = Output { values: &values, stride: vocab, first_row: 0, bias, store: Store::Set };
-        let mut scratch = context.work.scratch.get(worker);
+        let mut scratch = work.scratch.get(worker);
         // SAFETY: each chunk has columns of its own.
         unsafe { product::product(isa, head, rows.clone(), input, output, &mut scratch.panel) }?;
         for row in 0..count {

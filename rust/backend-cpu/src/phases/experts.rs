@@ -7,12 +7,13 @@ use alloyforge_kernels::activation::activate;
 use alloyforge_kernels::disjoint::{Disjoint, PerWorker};
 use alloyforge_kernels::isa::Isa;
 use alloyforge_kernels::norm;
+use alloyforge_kernels::packed::activations::Activations;
 use alloyforge_kernels::pool::Pool;
 use alloyforge_kernels::product::{Input, InputRows, Store, chunk_rows, num_chunks};
 use alloyforge_kernels::router::choose;
 use alloyforge_types::{Error, Result};
 
-use super::{Context, Tools, add_normed, by_rows, part};
+use super::{Context, Tools, add_normed, by_rows, part, takes_blocks, to_blocks};
 use crate::layer::{Experts, Layer};
 use crate::workspace::{Routing, Scratch};
 
@@ -33,7 +34,7 @@ pub(crate) fn experts(mlp: &Experts, layer: &Layer, context: &mut Context<'_>) -
     let input = if layer.mlp_norm.is_some() { work.normed.get() } else { work.residual.get() };
     route(mlp, Input::first(input, hidden, count), tools, routing)?;
     sort(mlp, count, routing);
-    run(mlp, input, tools, routing, work.gate.get_mut(), work.up.get_mut())?;
+    run(mlp, input, tools, routing, [work.gate.get_mut(), work.up.get_mut()], &mut work.blocks)?;
     combine(mlp, count, hidden, tools, routing, work.added.get_mut())?;
     match &layer.mlp_post_norm {
         Some(weight) => add_normed(weight, count, tools, work.residual.get_mut(), work.added.get_mut()),
@@ -90,14 +91,15 @@ fn sort(mlp: &Experts, count: usize, routing: &mut Routing) {
     }
 }
 
-/// All experts that have rows, each on its own rows, into `routing.results`.
+/// All experts that have rows, each on its own rows, into `routing.results`. `blocks` has those of the
+/// input.
 fn run(
     mlp: &Experts,
     input: &[f32],
     tools: Tools<'_>,
     routing: &mut Routing,
-    gate: &mut [f32],
-    up: &mut [f32],
+    [gate, up]: [&mut [f32]; 2],
+    blocks: &mut Activations,
 ) -> Result<()> {
     let Some([gate_of_first, ..]) = mlp.experts.first() else { return Ok(()) };
     let (ff_dim, hidden) = (gate_of_first.matrix.rows(), gate_of_first.matrix.cols());
@@ -105,10 +107,11 @@ fn run(
     let isa = tools.isa;
     {
         let (gate, up) = (Disjoint::new(&mut *gate), Disjoint::new(up));
+        let blocks = blocks.get();
         each(tools.pool, tools.scratch, active, ff_dim, |expert, places, rows, scratch| {
             let [gate_weights, up_weights, _] = &mlp.experts[expert];
-            let input =
-                Input { values: input, stride: hidden, rows: InputRows::Listed(&sorted[places.clone()]) };
+            let rows_of = InputRows::Listed(&sorted[places.clone()]);
+            let input = Input { values: input, stride: hidden, rows: rows_of, blocks: Some(blocks) };
             // SAFETY: each chunk has columns of its own in rows of its own.
             unsafe {
                 part(isa, gate_weights, rows.clone(), input, &gate, places.start, Store::Set, scratch)?;
@@ -123,9 +126,13 @@ fn run(
             Ok(())
         })?;
     }
+    let wanted = mlp.experts.iter().any(|[.., down]| takes_blocks(&[down]));
+    let count = active.last().map_or(0, |(_, end)| *end);
+    let blocks = to_blocks(isa, tools.pool, wanted, gate, ff_dim, count, blocks)?;
     let results = Disjoint::new(routing.results.get_mut());
     each(tools.pool, tools.scratch, active, hidden, |expert, places, rows, scratch| {
-        let input = Input { values: gate, stride: ff_dim, rows: InputRows::Range(places.start, places.end) };
+        let rows_of = InputRows::Range(places.start, places.end);
+        let input = Input { values: gate, stride: ff_dim, rows: rows_of, blocks };
         // SAFETY: each chunk has columns of its own in rows of its own.
         unsafe {
             part(isa, &mlp.experts[expert][2], rows, input, &results, places.start, Store::Set, scratch)

@@ -5,15 +5,27 @@ use alloyforge_kernels::disjoint::Disjoint;
 use alloyforge_kernels::product::{Input, Store, chunk_rows, num_chunks};
 use alloyforge_types::Result;
 
-use super::{Context, Tools, experts, into_residual, norm_rows, part};
+use super::{Context, Tools, experts, into_residual, norm_rows, part, takes_blocks, to_blocks};
 use crate::layer::{Dense, Layer, Mlp};
 
 /// Norm, gated MLP or experts, norm after, residual.
 pub(crate) fn mlp(layer: &Layer, context: &mut Context<'_>) -> Result<()> {
-    if let Some(weight) = &layer.mlp_norm {
-        let (count, eps) = (context.step.num_rows, context.spec.norm_eps);
-        let work = &mut *context.work;
-        norm_rows(context.isa, context.pool, work.residual.get(), weight, eps, count, work.normed.get_mut())?;
+    let wanted = match &layer.mlp {
+        Mlp::Dense(mlp) => takes_blocks(&[&mlp.gate, &mlp.up]),
+        Mlp::Experts(mlp) => mlp.experts.iter().any(|[gate, up, _]| takes_blocks(&[gate, up])),
+    };
+    let (isa, pool, count, hidden) =
+        (context.isa, context.pool, context.step.num_rows, context.spec.hidden_dim);
+    let work = &mut *context.work;
+    let from = work.residual.get();
+    match &layer.mlp_norm {
+        Some(weight) => {
+            let (eps, blocks) = (context.spec.norm_eps, wanted.then(|| work.blocks.get_mut()));
+            norm_rows(isa, pool, from, weight, eps, count, work.normed.get_mut(), blocks)?;
+        }
+        None => {
+            to_blocks(isa, pool, wanted, from, hidden, count, &mut work.blocks)?;
+        }
     }
     match &layer.mlp {
         Mlp::Dense(mlp) => dense(mlp, layer, context),
@@ -33,7 +45,9 @@ fn dense(mlp: &Dense, layer: &Layer, context: &mut Context<'_>) -> Result<()> {
     };
     let ff_dim = mlp.gate.matrix.rows();
     let input = if layer.mlp_norm.is_some() { work.normed.get() } else { work.residual.get() };
-    let input = Input::first(input, context.spec.hidden_dim, count);
+    let wanted = takes_blocks(&[&mlp.gate, &mlp.up]);
+    let input =
+        Input::first(input, context.spec.hidden_dim, count).with_blocks(wanted.then(|| work.blocks.get()));
     {
         let (gate, up) = (Disjoint::new(work.gate.get_mut()), Disjoint::new(work.up.get_mut()));
         context.pool.run(num_chunks(ff_dim), |chunk, worker| {
@@ -53,7 +67,9 @@ fn dense(mlp: &Dense, layer: &Layer, context: &mut Context<'_>) -> Result<()> {
             Ok(())
         })?;
     }
-    let input = Input::first(work.gate.get(), ff_dim, count);
+    let (input, wanted) = (work.gate.get(), takes_blocks(&[&mlp.down]));
+    let blocks = to_blocks(isa, context.pool, wanted, input, ff_dim, count, &mut work.blocks)?;
+    let input = Input::first(input, ff_dim, count).with_blocks(blocks);
     let post_norm = layer.mlp_post_norm.as_deref();
     into_residual(&mlp.down, input, post_norm, tools, work.residual.get_mut(), work.added.get_mut())
 }

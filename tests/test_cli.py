@@ -16,6 +16,17 @@ from alloyforge.cli.perplexity import windows
 from alloyforge.cli.progress import ProgressBar
 
 COMMAND = str(pathlib.Path(sys.executable).with_name("alloyforge"))
+FIELDS = {
+    "metric",
+    "tokens",
+    "depth",
+    "concurrency",
+    "tokens_per_second",
+    "runs",
+    "threads",
+    "model",
+    "device",
+}
 FAST = ["--threads", "1", "--seed", "1", "--ignore-eos", "--max-tokens", "12"]
 
 
@@ -124,9 +135,7 @@ def test_bench(tiny_path: pathlib.Path) -> None:
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(r["metric"], r["tokens"]) for r in rows] == [("prefill", 24), ("decode", 8)]
     for row in rows:
-        assert set(row) == {
-            "metric", "tokens", "depth", "concurrency", "tokens_per_second", "runs", "threads", "model", "device",
-        }  # fmt: skip
+        assert set(row) == FIELDS
         assert (row["depth"], row["concurrency"], row["runs"], row["threads"]) == (16, 2, 2, 1)
         assert (row["model"], row["device"]) == (str(tiny_path), "cpu")
         speed = row["tokens_per_second"]
@@ -149,7 +158,7 @@ def test_perplexity(tiny_path: pathlib.Path, tmp_path: pathlib.Path) -> None:
     ("num_tokens", "window"), [(2, 2), (10, 4), (100, 16), (17, 16), (16, 16), (5, 64), (9, 3)]
 )
 def test_windows_score_every_token_once(num_tokens: int, window: int) -> None:
-    seen = []
+    seen: list[int] = []
     for start, end, own in windows(num_tokens, window):
         assert end - start <= window
         assert own > start

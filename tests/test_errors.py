@@ -66,7 +66,7 @@ def test_a_damaged_file_names_itself(tiny_path: pathlib.Path, tmp_path: pathlib.
     garbage.write_bytes(b"GGUF\x03\x00\x00\x00\xff\xff")
     for opener in (af.Session, af.Tokenizer, af.inspect):
         with pytest.raises(af.ModelFormatError, match=r"garbage\.gguf"):
-            opener(garbage)  # type: ignore[operator]
+            opener(garbage)
 
 
 def test_an_unknown_architecture_is_named(tiny_path: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -50,5 +50,7 @@ def test_gemma3(gemma3: pathlib.Path) -> None:
 
 def check(session: af.Session, case: dict[str, Any]) -> None:
     assert session.tokenize(case["prompt"]) == case["ids"]
-    answer = session.generate(case["ids"], temperature=0, max_tokens=len(case["greedy"]), ignore_eos=True)
-    assert answer.tokens[: case["sure"]] == case["greedy"][: case["sure"]]
+    sure = case["sure"]
+    if sure:
+        answer = session.generate(case["ids"], temperature=0, max_tokens=sure, ignore_eos=True)
+        assert answer.tokens == case["greedy"][:sure]

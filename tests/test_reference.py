@@ -38,6 +38,8 @@ def test_case(name: str, backend: str, config: str, tmp_path: pathlib.Path) -> N
         assert logits.dtype == np.float32
         np.testing.assert_allclose(logits, want["logits"][0], rtol=0, atol=TOLERANCE)
         assert session.generate(ids, **GREEDY).tokens == want["greedy_ids"][0].tolist()
+        if "batch_greedy_ids" not in want:
+            return
         rows = [
             row[mask.astype(bool)].tolist()
             for row, mask in zip(inputs["batch_input_ids"], inputs["batch_attention_mask"], strict=True)

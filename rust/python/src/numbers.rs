@@ -61,7 +61,10 @@ pub(crate) fn quantize<'py>(
 
 /// The distribution that the token behind `tokens` would be drawn from.
 #[pyfunction]
-#[pyo3(signature = (logits, *, tokens=Vec::new(), **sampling))]
+#[pyo3(
+    signature = (logits, *, tokens=Vec::new(), **sampling),
+    text_signature = "(logits, *, tokens=(), **sampling)"
+)]
 pub(crate) fn probabilities<'py>(
     py: Python<'py>,
     logits: PyArrayLike1<'py, f32, AllowTypeChange>,

@@ -16,8 +16,8 @@ import sys
 import llama_cpp
 import numpy as np
 
-MARGIN = 0.3
-LENGTH = 32
+MARGIN = 0.5
+LENGTH = 24
 QUESTION = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 PROMPTS = {
     "smollm2": {

@@ -214,6 +214,16 @@ def test_ctrl_c(tiny_path: pathlib.Path) -> None:
     assert time.monotonic() - start < 10
 
 
+def test_a_conversation() -> None:
+    options = ["--temperature", "0", "--max-tokens", "12", "--context-len", "512", "--system", "Be brief."]
+    done = run("chat", "smollm2-135m", *options, stdin="Hello!\n\n/clear\nHello!\nAnd now?\n/exit\nnever\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second, *rest = done.stdout.splitlines()
+    assert first == second
+    assert rest
+    assert run("chat", "--prompt", "Hello!", *options).stdout.splitlines()[0] == first
+
+
 def test_a_bar_on_a_terminal_only(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

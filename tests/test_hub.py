@@ -12,6 +12,7 @@ import pytest
 
 from alloyforge.errors import DownloadError
 from alloyforge.models import hub
+from tests.conftest import REFERENCE
 from tests.support.hub import HubServer, serving
 
 FOLDER = {
@@ -105,6 +106,26 @@ def test_what_is_fetched(
     assert server.fetched() == fetched
     offline = fetch(name, "http://127.0.0.1:9", tmp_path, HF_HUB_OFFLINE="1")
     assert offline.stdout == done.stdout, offline.stderr
+
+
+def test_a_session_by_its_id(tmp_path: pathlib.Path) -> None:
+    files = {p.name: p.read_bytes() for p in (REFERENCE / "llama").iterdir() if p.name != "case.json"}
+    code = (
+        "import sys, alloyforge as af\n"
+        "with af.Session(sys.argv[1], threads=1) as session:\n"
+        "    answer = session.generate([10], max_tokens=3, ignore_eos=True)\n"
+        "    print(session.info.architecture, len(answer.tokens))"
+    )
+    with serving({"org/llama": files}) as server:
+        env = {
+            **os.environ,
+            "HF_ENDPOINT": server.endpoint,
+            "HF_HOME": str(tmp_path),
+            "HF_HUB_DISABLE_XET": "1",
+        }
+        command = [sys.executable, "-c", code, "org/llama"]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout, done.stderr) == ("llama 3\n", "")
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from alloyforge import _native
 from alloyforge.aio import AsyncStream, delivery
 from alloyforge.answers import AnswerReader
-from alloyforge.errors import invalid, not_supported
+from alloyforge.errors import QueueFullError, invalid, not_supported
 from alloyforge.messages import Message, Tool, checked_messages, checked_tools
 from alloyforge.models import find_model
 from alloyforge.results import ChatCompletion, Completion, Score, SessionInfo, SessionStats
@@ -134,14 +135,26 @@ class Session:
         """
         if isinstance(prompts, str):
             raise invalid("prompts", "must be a list of prompts, found one text")
-        requests: list[_native.Request] = []
+        answers: list[Completion] = []
+        requests: deque[_native.Request] = deque()
         try:
-            requests += (self._submit(prompt, sampling) for prompt in prompts)
-            return [request.wait() for request in requests]
+            for prompt in prompts:
+                while True:
+                    try:
+                        requests.append(self._submit(prompt, sampling))
+                        break
+                    except QueueFullError:
+                        # More prompts than may wait: the rest go in as the first come out.
+                        if not requests:
+                            raise
+                        answers.append(requests[0].wait())
+                        requests.popleft()
+            answers += (request.wait() for request in requests)
         except BaseException:
             for request in requests:
                 request.cancel()
             raise
+        return answers
 
     def stream(
         self,
@@ -318,6 +331,10 @@ class Session:
     def close(self) -> None:
         """Ends all requests and frees the memory now; calls after it raise `SessionClosedError`."""
         self._native.close()
+
+    def __repr__(self) -> str:
+        info = self.info
+        return f"<alloyforge.Session {info.architecture} on {info.device}>"
 
     def __enter__(self) -> Self:
         return self

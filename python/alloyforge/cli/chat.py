@@ -69,6 +69,9 @@ def _answer(
     with session.stream_chat(messages, **options.sampling(arguments)) as stream:
         try:
             for chunk in stream:
+                if chunk.reasoning and sys.stdout.isatty():
+                    # What the model thinks is shown to a person, dimly, and not to a program.
+                    print(f"\x1b[2m{chunk.reasoning}\x1b[0m", end="", flush=True)
                 print(chunk.text, end="", flush=True)
         except KeyboardInterrupt:
             if arguments.prompt is not None or not sys.stdin.isatty():

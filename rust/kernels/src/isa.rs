@@ -149,19 +149,32 @@ impl Isa {
         }
     }
 
-    /// Runs `kernel`, compiled for this set.
+    /// Runs `kernel`, compiled for this set's arithmetic of numbers: without products of bytes, since
+    /// most kernels have none and need not be compiled once more.
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Vnni(token) => token.enter(kernel),
+            Self::Avx512Vnni(token) => token.without().enter(kernel),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(token) => token.enter(kernel),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2Vnni(token) => token.enter(kernel),
+            Self::Avx2Vnni(token) => token.without().enter(kernel),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(token) => token.enter(kernel),
             Self::Portable(token) => kernel.run(token),
+        }
+    }
+
+    /// As [`run`](Self::run), with products of bytes.
+    #[inline]
+    pub fn run_bytes<K: Kernel>(self, kernel: K) -> K::Output {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni(token) => token.enter(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2Vnni(token) => token.enter(kernel),
+            _ => self.run(kernel),
         }
     }
 }

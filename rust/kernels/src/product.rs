@@ -1,7 +1,8 @@
 //! Matrix times rows.
 //!
-//! The plain form: a panel of weight rows is widened to f32 once, in a buffer that stays in the
-//! cache, and multiplied with every row of the batch, so a prefill reads its weights once. Each number
+//! Matrices in [tiles](crate::packed) are multiplied with bytes. For the others, a panel of weight rows is
+//! widened to f32 once, in a buffer that stays in the cache, and multiplied with every row of the batch,
+//! so a prefill reads its weights once. Each number
 //! is one sum of sixteen lanes over the whole width, whatever tile it is computed in; see
 //! [`isa`](crate::isa).
 
@@ -124,7 +125,7 @@ pub fn chunk_rows(chunk: usize, rows: usize) -> Range<usize> {
 
 /// Numbers of scratch that [`product`] needs for matrices of `cols` columns.
 pub fn scratch_len(cols: usize) -> usize {
-    (PANEL_ROWS * cols).max(packed::SCRATCH_LEN)
+    PANEL_ROWS * cols
 }
 
 /// Multiplies the weight rows `rows` of `matrix` with every row of `input`.
@@ -148,7 +149,7 @@ pub unsafe fn product(
 ) -> Result<()> {
     if let Some(tiles) = matrix.tiles() {
         // SAFETY: as this function's own promise.
-        return unsafe { packed::product(isa, tiles, rows, input, output, scratch) };
+        return unsafe { packed::product(isa, tiles, rows, input, output) };
     }
     let cols = matrix.cols();
     let mut first = rows.start;

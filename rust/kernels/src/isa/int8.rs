@@ -12,6 +12,9 @@ pub trait Int8: Copy + Send + Sync + 'static {
     /// 16 sums.
     type Sums: Copy;
 
+    /// 16 sums, or 32 of 16 bits of which two and two are yet to be added.
+    type Partial: Copy;
+
     /// The bytes from memory.
     fn load_bytes(self, from: &[u8; 64]) -> Self::Bytes;
 
@@ -39,14 +42,21 @@ pub trait Int8: Copy + Send + Sync + 'static {
     /// `x` in every sum.
     fn splat_sum(self, x: i32) -> Self::Sums;
 
-    /// Adds to each sum its row's four weights, which lie below 64, times the four activations.
-    fn dot(self, sums: Self::Sums, weights: Self::Bytes, activations: [i8; 4]) -> Self::Sums;
+    /// Sums that [`dot`](Self::dot) can add to, beginning with `sums` or with nothing.
+    fn open(self, sums: Self::Sums) -> Self::Partial;
+
+    /// Adds to each sum its row's four weights times the four activations. From [`open`](Self::open) to
+    /// [`settle`](Self::settle), twice 127 times the largest weights must come to less than 2^15.
+    fn dot(self, sums: Self::Partial, weights: Self::Bytes, activations: [i8; 4]) -> Self::Partial;
+
+    /// What [`open`](Self::open) was given, with what was added since.
+    fn settle(self, sums: Self::Sums, partial: Self::Partial) -> Self::Sums;
 
     /// Sums to begin with for [`dot_biased`](Self::dot_biased) over activations whose sum is
     /// `-negated_sum`.
     fn start_biased(self, negated_sum: i32) -> Self::Sums;
 
-    /// As [`dot`](Self::dot), for weights of any size that stand for themselves less 128.
+    /// As [`dot`](Self::dot), for weights of all 8 bits that stand for themselves less 128.
     fn dot_biased(self, sums: Self::Sums, weights: Self::Bytes, activations: [i8; 4]) -> Self::Sums;
 
     /// Asks for the line at `from` to be brought near.

@@ -82,6 +82,7 @@ impl Simd for Portable {
 impl Int8 for Portable {
     type Bytes = [u8; 64];
     type Sums = [i32; LANES];
+    type Partial = [i32; LANES];
 
     #[inline(always)]
     fn load_bytes(self, from: &[u8; 64]) -> [u8; 64] {
@@ -132,6 +133,16 @@ impl Int8 for Portable {
     #[inline(always)]
     fn splat_sum(self, x: i32) -> [i32; LANES] {
         [x; LANES]
+    }
+
+    #[inline(always)]
+    fn open(self, sums: [i32; LANES]) -> [i32; LANES] {
+        sums
+    }
+
+    #[inline(always)]
+    fn settle(self, _: [i32; LANES], partial: [i32; LANES]) -> [i32; LANES] {
+        partial
     }
 
     #[inline(always)]

@@ -71,6 +71,11 @@ impl Avx512 {
 }
 
 impl Avx2Vnni {
+    /// The set without products of bytes.
+    pub fn without(self) -> Avx2 {
+        self.0
+    }
+
     /// The token, where the machine has the instructions.
     pub fn new() -> Option<Self> {
         Avx2::new().filter(|_| is_x86_feature_detected!("avxvnni")).map(Self)
@@ -89,6 +94,11 @@ impl Avx2Vnni {
 }
 
 impl Avx512Vnni {
+    /// The set without products of bytes.
+    pub fn without(self) -> Avx512 {
+        self.0
+    }
+
     /// The token, where the machine has the instructions.
     pub fn new() -> Option<Self> {
         Avx512::new().filter(|_| is_x86_feature_detected!("avx512vnni")).map(Self)

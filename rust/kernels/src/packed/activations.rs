@@ -15,7 +15,7 @@ use crate::memory::Buffer;
 #[repr(C, align(64))]
 pub struct Block {
     /// In `-127..=127`.
-    pub(crate) bytes: [i8; BLOCK],
+    pub(crate) bytes: [[i8; 4]; BLOCK / 4],
     /// What a byte is multiplied with; NaN where a number was not finite.
     pub(crate) scale: f32,
     /// Minus the sum of the bytes.
@@ -64,23 +64,21 @@ impl Block {
                 *wide = (x * inverse + ROUNDER).to_bits() as i32 - ROUNDER.to_bits() as i32;
             }
         }
+        let mut bytes = [[0i8; 4]; BLOCK / 4];
+        for (byte, wide) in bytes.as_flattened_mut().iter_mut().zip(wide) {
+            *byte = wide as i8;
+        }
         let halves = [wide[..16].iter().sum::<i32>(), wide[16..].iter().sum::<i32>()];
         let sum = halves[0] + halves[1];
         Self {
-            bytes: wide.map(|x| x as i8),
+            bytes,
             scale,
             negated_sum: -sum,
-            negated_halves: halves.map(|x| -x),
+            negated_halves: [-halves[0], -halves[1]],
             total: scale * sum as f32,
-            totals: halves.map(|x| scale * x as f32),
+            totals: [scale * halves[0] as f32, scale * halves[1] as f32],
             rest: 0,
         }
-    }
-
-    /// Four bytes from byte `4 * group` on.
-    #[inline(always)]
-    pub(crate) fn four(&self, group: usize) -> [i8; 4] {
-        std::array::from_fn(|i| self.bytes[4 * group + i])
     }
 }
 
@@ -166,14 +164,14 @@ mod tests {
             let first = blocks(Isa::detect(), &row);
             for (numbers, block) in row.chunks(BLOCK).zip(&first) {
                 let largest = numbers.iter().fold(0.0f64, |a, x| a.max(f64::from(x.abs())));
-                for (i, byte) in block.bytes.iter().enumerate() {
+                for (i, byte) in block.bytes.as_flattened().iter().enumerate() {
                     let x = numbers.get(i).map_or(0.0, |x| f64::from(*x));
                     let off = (f64::from(*byte) * largest / 127.0 - x).abs();
                     prop_assert!(off <= largest / 127.0 * 0.50001);
                     prop_assert!(*byte != i8::MIN);
                 }
                 prop_assert!((f64::from(block.scale) - largest / 127.0).abs() <= largest * 1e-8);
-                let halves = [0, 16].map(|at| block.bytes[at..at + 16].iter().map(|&b| i32::from(b)).sum::<i32>());
+                let halves = [0, 16].map(|at| block.bytes.as_flattened()[at..at + 16].iter().map(|&b| i32::from(b)).sum::<i32>());
                 prop_assert_eq!(block.negated_halves, halves.map(|x| -x));
                 prop_assert_eq!(block.negated_sum, -halves[0] - halves[1]);
                 prop_assert_eq!(block.totals, halves.map(|x| block.scale * x as f32));
@@ -189,7 +187,7 @@ mod tests {
     fn ties_go_to_the_even_byte() {
         for isa in Isa::available() {
             let block = blocks(isa, &[127.0, 0.5, 1.5, 2.5, -0.5, -1.5])[0];
-            assert_eq!(block.bytes[..6], [127, 0, 2, 2, 0, -2]);
+            assert_eq!(block.bytes.as_flattened()[..6], [127, 0, 2, 2, 0, -2]);
         }
     }
 
@@ -205,10 +203,10 @@ mod tests {
             }
             for tiny in [0.0, -0.0, 1e-45, 9e-31] {
                 let block = blocks(isa, &[tiny; 32])[0];
-                assert!(block.scale == 0.0 && block.total == 0.0 && block.bytes == [0; 32]);
+                assert!(block.scale == 0.0 && block.total == 0.0 && block.bytes == [[0; 4]; 8]);
             }
             let block = blocks(isa, &[f32::MAX, f32::MIN, 1.0])[0];
-            assert_eq!(block.bytes[..3], [127, -127, 0]);
+            assert_eq!(block.bytes.as_flattened()[..3], [127, -127, 0]);
         }
     }
 }

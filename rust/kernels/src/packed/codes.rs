@@ -10,6 +10,9 @@ pub(crate) trait Codes {
     /// Bytes of a block, whole lines.
     const BYTES: usize;
 
+    /// The largest code.
+    const LARGEST: u8;
+
     /// The codes of a group as bytes.
     ///
     /// # Safety
@@ -54,6 +57,7 @@ pub(crate) struct Bytes;
 
 impl Codes for Bytes {
     const BYTES: usize = 512;
+    const LARGEST: u8 = 255;
 
     #[inline(always)]
     unsafe fn group<S: Simd>(s: S, from: *const u8, group: usize) -> S::Bytes {
@@ -72,6 +76,7 @@ pub(crate) struct Nibbles;
 
 impl Codes for Nibbles {
     const BYTES: usize = 256;
+    const LARGEST: u8 = 15;
 
     #[inline(always)]
     unsafe fn group<S: Simd>(s: S, from: *const u8, group: usize) -> S::Bytes {
@@ -95,6 +100,7 @@ pub(crate) struct Fives;
 
 impl Codes for Fives {
     const BYTES: usize = 320;
+    const LARGEST: u8 = 31;
 
     #[inline(always)]
     unsafe fn group<S: Simd>(s: S, from: *const u8, group: usize) -> S::Bytes {
@@ -119,6 +125,7 @@ pub(crate) struct Sixes;
 
 impl Codes for Sixes {
     const BYTES: usize = 384;
+    const LARGEST: u8 = 63;
 
     #[inline(always)]
     unsafe fn group<S: Simd>(s: S, from: *const u8, group: usize) -> S::Bytes {
@@ -143,6 +150,7 @@ pub(crate) struct Twos;
 
 impl Codes for Twos {
     const BYTES: usize = 128;
+    const LARGEST: u8 = 3;
 
     #[inline(always)]
     unsafe fn group<S: Simd>(s: S, from: *const u8, group: usize) -> S::Bytes {
@@ -165,6 +173,7 @@ pub(crate) struct Threes;
 
 impl Codes for Threes {
     const BYTES: usize = 192;
+    const LARGEST: u8 = 7;
 
     #[inline(always)]
     unsafe fn group<S: Simd>(s: S, from: *const u8, group: usize) -> S::Bytes {
@@ -190,11 +199,24 @@ pub(crate) trait Table {
     const VALUES: [u8; 16];
 }
 
+/// The largest of some values.
+const fn largest(values: &[u8; 16]) -> u8 {
+    let (mut largest, mut i) = (0, 0);
+    while i < 16 {
+        if values[i] > largest {
+            largest = values[i];
+        }
+        i += 1;
+    }
+    largest
+}
+
 /// Nibbles that stand for a table's values. What is written are places in it.
 pub(crate) struct Chosen<T>(std::marker::PhantomData<T>);
 
 impl<T: Table> Codes for Chosen<T> {
     const BYTES: usize = Nibbles::BYTES;
+    const LARGEST: u8 = largest(&T::VALUES);
 
     #[inline(always)]
     unsafe fn group<S: Simd>(s: S, from: *const u8, group: usize) -> S::Bytes {

@@ -7,32 +7,12 @@ use super::scales::{ByteMin, Half, HalfMin, NibbleMinPair, Power, Scales, Signed
 use crate::dequant::codebooks::{IQ4NL_VALUES, MXFP4_VALUES};
 use crate::dequant::scale_min;
 
-/// What the arithmetic of a block depends on.
-pub(crate) trait Shape {
-    /// Either half of a block has a scale of its own.
-    const HAS_HALVES: bool;
-    /// There are minima.
-    const HAS_MINIMA: bool;
-    /// Codes stand for themselves less 128, rather than less an [offset](Format::OFFSET) below 64.
-    const IS_BIASED: bool;
-}
-
-/// A [`Shape`].
-pub(crate) struct Shaped<const HALVES: bool, const MINIMA: bool, const BIASED: bool>;
-
-impl<const HALVES: bool, const MINIMA: bool, const BIASED: bool> Shape for Shaped<HALVES, MINIMA, BIASED> {
-    const HAS_HALVES: bool = HALVES;
-    const HAS_MINIMA: bool = MINIMA;
-    const IS_BIASED: bool = BIASED;
-}
-
 /// A block type.
 pub(crate) trait Format {
     type Codes: Codes;
     type Scales: Scales;
-    type Shape: Shape;
 
-    /// What is taken off each code.
+    /// What is taken off each code: less than 64, or 128 where codes have all 8 bits.
     const OFFSET: u8;
 
     /// Columns of a file's block.
@@ -113,7 +93,6 @@ pub(crate) struct Q4_0;
 impl Format for Q4_0 {
     type Codes = Nibbles;
     type Scales = Half;
-    type Shape = Shaped<false, false, false>;
     const OFFSET: u8 = 8;
     const LEN: usize = 32;
     const BYTES: usize = 18;
@@ -135,7 +114,6 @@ pub(crate) struct Q4_1;
 impl Format for Q4_1 {
     type Codes = Nibbles;
     type Scales = HalfMin;
-    type Shape = Shaped<false, true, false>;
     const OFFSET: u8 = 0;
     const LEN: usize = 32;
     const BYTES: usize = 20;
@@ -158,7 +136,6 @@ pub(crate) struct Q5_0;
 impl Format for Q5_0 {
     type Codes = Fives;
     type Scales = Half;
-    type Shape = Shaped<false, false, false>;
     const OFFSET: u8 = 16;
     const LEN: usize = 32;
     const BYTES: usize = 22;
@@ -180,7 +157,6 @@ pub(crate) struct Q5_1;
 impl Format for Q5_1 {
     type Codes = Fives;
     type Scales = HalfMin;
-    type Shape = Shaped<false, true, false>;
     const OFFSET: u8 = 0;
     const LEN: usize = 32;
     const BYTES: usize = 24;
@@ -203,7 +179,6 @@ pub(crate) struct Q8_0;
 impl Format for Q8_0 {
     type Codes = Bytes;
     type Scales = Half;
-    type Shape = Shaped<false, false, true>;
     const OFFSET: u8 = 128;
     const LEN: usize = 32;
     const BYTES: usize = 34;
@@ -237,7 +212,6 @@ pub(crate) struct Q2K;
 impl Format for Q2K {
     type Codes = Twos;
     type Scales = NibbleMinPair;
-    type Shape = Shaped<true, true, false>;
     const OFFSET: u8 = 0;
     const LEN: usize = 256;
     const BYTES: usize = 84;
@@ -263,7 +237,6 @@ pub(crate) struct Q3K;
 impl Format for Q3K {
     type Codes = Threes;
     type Scales = SignedPair;
-    type Shape = Shaped<true, false, false>;
     const OFFSET: u8 = 4;
     const LEN: usize = 256;
     const BYTES: usize = 110;
@@ -320,7 +293,6 @@ pub(crate) struct Q4K;
 impl Format for Q4K {
     type Codes = Nibbles;
     type Scales = ByteMin;
-    type Shape = Shaped<false, true, false>;
     const OFFSET: u8 = 0;
     const LEN: usize = 256;
     const BYTES: usize = 144;
@@ -342,7 +314,6 @@ pub(crate) struct Q5K;
 impl Format for Q5K {
     type Codes = Fives;
     type Scales = ByteMin;
-    type Shape = Shaped<false, true, false>;
     const OFFSET: u8 = 0;
     const LEN: usize = 256;
     const BYTES: usize = 176;
@@ -369,7 +340,6 @@ pub(crate) struct Q6K;
 impl Format for Q6K {
     type Codes = Sixes;
     type Scales = SignedPair;
-    type Shape = Shaped<true, false, false>;
     const OFFSET: u8 = 32;
     const LEN: usize = 256;
     const BYTES: usize = 210;
@@ -427,7 +397,6 @@ pub(crate) struct Iq4Nl;
 impl Format for Iq4Nl {
     type Codes = Chosen<Iq4Values>;
     type Scales = Half;
-    type Shape = Shaped<false, false, true>;
     const OFFSET: u8 = 128;
     const LEN: usize = 32;
     const BYTES: usize = 18;
@@ -449,7 +418,6 @@ pub(crate) struct Iq4Xs;
 impl Format for Iq4Xs {
     type Codes = Chosen<Iq4Values>;
     type Scales = Signed;
-    type Shape = Shaped<false, false, true>;
     const OFFSET: u8 = 128;
     const LEN: usize = 256;
     const BYTES: usize = 136;
@@ -479,7 +447,6 @@ pub(crate) struct Mxfp4;
 impl Format for Mxfp4 {
     type Codes = Chosen<Mxfp4Values>;
     type Scales = Power;
-    type Shape = Shaped<false, false, false>;
     const OFFSET: u8 = 16;
     const LEN: usize = 32;
     const BYTES: usize = 17;

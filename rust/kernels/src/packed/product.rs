@@ -1,46 +1,65 @@
 //! Weight rows in tiles times activation rows in blocks.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use alloyforge_types::{Error, QuantType, Result};
 
+use super::TILE_ROWS;
 use super::activations::Block;
-use super::direct::{Direct, Packed};
-use super::format::with_format;
-use super::step::Window;
+use super::format::{Format, with_format};
+use super::step::{Strip, multiply, strips};
 use super::tile::{Tile, Tiles};
-use super::{TILE_ROWS, panel};
-use crate::isa::{Isa, LANES, Simd};
+use crate::isa::{Isa, Kernel, LANES, Simd};
 use crate::product::{Input, InputRows, Output, Store};
 
-/// From this many rows on, tiles are decoded into a panel first.
-const PANEL_ROWS: usize = 12;
+/// Tiles whose rows one strip multiplies at most.
+const TILES: usize = 2;
+
+/// The part of a tile's sixteen rows that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Window {
+    /// The tile's first row in the matrix.
+    first: usize,
+    /// From here.
+    from: usize,
+    /// To before here, both counted from the tile's first row.
+    to: usize,
+}
+
+impl Window {
+    /// The part of tile `tile` that lies in `rows`.
+    fn new(tile: usize, rows: &Range<usize>) -> Self {
+        let first = tile * TILE_ROWS;
+        Self { first, from: rows.start.saturating_sub(first), to: (rows.end - first).min(TILE_ROWS) }
+    }
+}
 
 /// The rows that are multiplied and where their products go.
-pub(crate) struct Target<'b, 'm> {
+struct Target<'b, 'm> {
     blocks: &'b [Block],
     num_blocks: usize,
     rows: InputRows<'b>,
     output: Output<'b, 'm>,
-    windows: [Window; panel::TILES],
+    windows: [Window; TILES],
 }
 
 impl Target<'_, '_> {
     /// How many rows.
     #[inline(always)]
-    pub(crate) fn count(&self) -> usize {
+    fn count(&self) -> usize {
         self.rows.count()
     }
 
     /// The blocks of row `i`, as many as the matrix has.
     #[inline(always)]
-    pub(crate) fn row(&self, i: usize) -> *const Block {
+    fn row(&self, i: usize) -> *const Block {
         self.blocks[self.rows.row(i) * self.num_blocks..][..self.num_blocks].as_ptr()
     }
 
     /// Stores the products of row `i` with tile `tile`.
     #[inline(always)]
-    pub(crate) fn put<S: Simd>(&self, s: S, products: S::V, i: usize, tile: usize) {
+    fn put<S: Simd>(&self, s: S, products: S::V, i: usize, tile: usize) {
         let (window, output) = (self.windows[tile], &self.output);
         let at = (output.first_row + i) * output.stride + window.first;
         // SAFETY: the caller of `product` keeps everybody else away from these.
@@ -70,6 +89,43 @@ impl Target<'_, '_> {
     }
 }
 
+/// All rows times one or two tiles.
+struct Product<'a, 'b, 'm, F> {
+    tiles: &'a [Tile],
+    format: PhantomData<F>,
+    num_blocks: usize,
+    target: &'a Target<'b, 'm>,
+}
+
+impl<F: Format> Kernel for Product<'_, '_, '_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        strips(s, &self, self.target.count(), self.tiles.len());
+    }
+}
+
+impl<S: Simd, F: Format> Strip<S> for Product<'_, '_, '_, F> {
+    #[inline(always)]
+    fn strip<const B: usize, const T: usize>(&self, s: S, row: usize, tile: usize) {
+        let mut rows = [std::ptr::null::<Block>(); B];
+        for (b, to) in rows.iter_mut().enumerate() {
+            *to = self.target.row(row + b);
+        }
+        let mut tiles = [self.tiles[tile]; T];
+        tiles.copy_from_slice(&self.tiles[tile..tile + T]);
+        let mut sums = [[s.splat(0.0); T]; B];
+        // SAFETY: rows and tiles have as many blocks as the matrix.
+        unsafe { multiply::<S, F, B, T>(s, tiles, rows, self.num_blocks, &mut sums) };
+        for (b, sums) in sums.iter().enumerate() {
+            for (t, sums) in sums.iter().enumerate() {
+                self.target.put(s, *sums, row + b, tile + t);
+            }
+        }
+    }
+}
+
 /// Multiplies the weight rows `rows` of `tiles` with every row of `input`, as
 /// [`product`](crate::product::product) does.
 ///
@@ -84,7 +140,6 @@ pub(crate) unsafe fn product(
     rows: Range<usize>,
     input: Input<'_>,
     output: Output<'_, '_>,
-    scratch: &mut [f32],
 ) -> Result<()> {
     let Some(blocks) = input.blocks else {
         return Err(Error::internal("no blocks of activations for packed weights"));
@@ -93,9 +148,9 @@ pub(crate) unsafe fn product(
     let end = rows.end.div_ceil(TILE_ROWS);
     let mut first = rows.start / TILE_ROWS;
     while first < end {
-        let count = panel::TILES.min(end - first);
+        let count = TILES.min(end - first);
         let last = first + count - 1;
-        let pair: [Tile; panel::TILES] = [tiles.tile(first), tiles.tile(last)];
+        let pair: [Tile; TILES] = [tiles.tile(first), tiles.tile(last)];
         let target = Target {
             blocks,
             num_blocks,
@@ -104,17 +159,13 @@ pub(crate) unsafe fn product(
             windows: [Window::new(first, &rows), Window::new(last, &rows)],
         };
         with_format!(
-            tiles.ty(),
-            F => {
-                let weights = Packed::<F>::new(&pair[..count]);
-                if input.count() < PANEL_ROWS {
-                    isa.run(Direct { weights, num_blocks, target: &target });
-                } else {
-                    panel::product(isa, weights, count, num_blocks, &target, scratch);
-                }
-            },
-            return Err(Error::internal(format!("no tiles in {}", tiles.ty().name())))
-        );
+                   tiles.ty(),
+                   F => {
+                       isa.run_bytes(Product::<F> {
+        tiles: &pair[..count], format: PhantomData, num_blocks, target: &target });
+                   },
+                   return Err(Error::internal(format!("no tiles in {}", tiles.ty().name())))
+               );
         first += count;
     }
     Ok(())
@@ -145,13 +196,19 @@ mod tests {
             .collect()
     }
 
-    /// Blocks of `ty` with scales of a sound size, and the numbers that they mean.
+    /// Random blocks of `ty` with scales of a sound size, and the numbers that they mean.
     fn weights(ty: QuantType, len: usize, seed: u32) -> (Vec<u8>, Vec<f32>) {
+        filled(ty, len, seed, None)
+    }
+
+    /// The same, of one byte alone if it is given.
+    fn filled(ty: QuantType, len: usize, seed: u32, fill: Option<u8>) -> (Vec<u8>, Vec<f32>) {
         let mut numbers = random(ty.row_bytes(len).expect("whole blocks"), seed).into_iter();
         let mut next = || numbers.next().expect("enough");
         let mut bytes = Vec::new();
         for _ in 0..len / ty.block_len() {
-            let mut block: Vec<u8> = (0..ty.block_bytes()).map(|_| (next() * 256.0) as i8 as u8).collect();
+            let mut block: Vec<u8> =
+                (0..ty.block_bytes()).map(|_| fill.unwrap_or((next() * 256.0) as i8 as u8)).collect();
             let halves: &[usize] = match ty {
                 QuantType::Q4_1 | QuantType::Q5_1 | QuantType::Q4K | QuantType::Q5K => &[0, 2],
                 QuantType::Q2K => &[80, 82],
@@ -164,7 +221,7 @@ mod tests {
                 _ => &[0],
             };
             for &at in halves {
-                let scale = f32::from(block[at] as i8) / 1000.0;
+                let scale = fill.map_or(f32::from(block[at] as i8) / 1000.0, |_| 0.01);
                 block[at..at + 2].copy_from_slice(&half::f16::from_f32(scale).to_le_bytes());
             }
             bytes.extend(block);
@@ -268,8 +325,33 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_codes_and_bytes_fit() {
+        let pool = Pool::new(1).expect("a thread");
+        for ty in known() {
+            for fill in [0x00, 0x77, 0x7f, 0x80, 0xff] {
+                let (bytes, wide) = filled(ty, 16 * 256, 1, Some(fill));
+                for sign in [1.0, -1.0] {
+                    let x = [sign; 256];
+                    let terms: Vec<f64> = wide[..256].iter().map(|w| f64::from(sign * w)).collect();
+                    let (want, size) =
+                        (terms.iter().sum::<f64>(), terms.iter().map(|t| t.abs()).sum::<f64>());
+                    for isa in Isa::available() {
+                        let matrix =
+                            Matrix::pack_tiles(&pool, isa, "w", (16, 256), ty, &bytes, ty).expect("packs");
+                        let blocks = blocks(isa, &x, 256);
+                        let input = Input::first(&x, 256, 1).with_blocks(Some(blocks.get()));
+                        for got in multiply(isa, 1, &matrix, input, None, Store::Set) {
+                            let off = (f64::from(got) - want).abs();
+                            assert!(off <= 4e-6 * (1.0 + size), "{} {fill} on {}", ty.name(), isa.name());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn many_rows_are_the_rows_alone() {
-        // more than a panel's blocks and more rows than it keeps sums of
         let (rows, cols, count) = (40, 1088, 519);
         let pool = Pool::new(2).expect("threads");
         for ty in [QuantType::Q4_1, QuantType::Q8_0] {
@@ -281,7 +363,7 @@ mod tests {
                 let blocks = blocks(isa, &x, cols);
                 let input = Input::first(&x, cols, count).with_blocks(Some(blocks.get()));
                 let all = multiply(isa, 2, &matrix, input, None, Store::Set);
-                for i in [0, 1, 5, 6, 510, 511, 512, 513, 518] {
+                for i in [0, 1, 5, 6, 515, 516, 517, 518] {
                     let alone = Input { rows: InputRows::Range(i, i + 1), ..input };
                     let alone = multiply(isa, 1, &matrix, alone, None, Store::Set);
                     assert_eq!(alone[..], all[i * rows..][..rows], "{} row {i}", isa.name());

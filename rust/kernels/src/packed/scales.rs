@@ -19,6 +19,12 @@ pub(crate) trait Scales {
     /// Bytes of 256 columns beside; 0 where there are none.
     const SUPER_BYTES: usize;
 
+    /// Either half of a block has a scale of its own.
+    const HAS_HALVES: bool = false;
+
+    /// There are minima.
+    const HAS_MINIMA: bool = false;
+
     /// The factors of a block.
     ///
     /// # Safety
@@ -73,6 +79,7 @@ pub(crate) struct HalfMin;
 impl Scales for HalfMin {
     const BYTES: usize = 64;
     const SUPER_BYTES: usize = 0;
+    const HAS_MINIMA: bool = true;
 
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, scales: *const u8, _: *const u8) -> Factors<S::V> {
@@ -93,7 +100,11 @@ impl Scales for Power {
     unsafe fn load<S: Simd>(s: S, scales: *const u8, _: *const u8) -> Factors<S::V> {
         // SAFETY: the caller's promise.
         let exponents: [u8; LANES] = unsafe { sixteen(scales, 0) };
-        let scale = s.load(&exponents.map(half_of_e8m0));
+        let mut powers = [0.0; LANES];
+        for (power, exponent) in powers.iter_mut().zip(exponents) {
+            *power = half_of_e8m0(exponent);
+        }
+        let scale = s.load(&powers);
         Factors { scales: [scale; 2], minima: [s.splat(0.0); 2] }
     }
 }
@@ -119,14 +130,16 @@ pub(crate) struct SignedPair;
 impl Scales for SignedPair {
     const BYTES: usize = 32;
     const SUPER_BYTES: usize = 32;
+    const HAS_HALVES: bool = true;
 
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, scales: *const u8, supers: *const u8) -> Factors<S::V> {
         // SAFETY: the caller's promise.
         unsafe {
             let scale = halves(s, supers, 0);
-            let part = |at| s.mul(scale, s.load_i8(&sixteen(scales, at)));
-            Factors { scales: [part(0), part(16)], minima: [s.splat(0.0); 2] }
+            let first = s.mul(scale, s.load_i8(&sixteen(scales, 0)));
+            let second = s.mul(scale, s.load_i8(&sixteen(scales, 16)));
+            Factors { scales: [first, second], minima: [s.splat(0.0); 2] }
         }
     }
 }
@@ -138,6 +151,7 @@ pub(crate) struct ByteMin;
 impl Scales for ByteMin {
     const BYTES: usize = 32;
     const SUPER_BYTES: usize = 64;
+    const HAS_MINIMA: bool = true;
 
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, scales: *const u8, supers: *const u8) -> Factors<S::V> {
@@ -150,6 +164,16 @@ impl Scales for ByteMin {
     }
 }
 
+/// Sixteen scales and negated minima from nibbles.
+#[inline(always)]
+fn nibble_pair<S: Simd>(s: S, d: S::V, dmin: S::V, both: &[u8; LANES]) -> (S::V, S::V) {
+    let (mut low, mut high) = ([0; LANES], [0; LANES]);
+    for i in 0..LANES {
+        (low[i], high[i]) = (both[i] & 15, both[i] >> 4);
+    }
+    (s.mul(d, s.load_u8(&low)), negated(s, s.mul(dmin, s.load_u8(&high))))
+}
+
 /// A nibble each for scale and minimum of either half, under half-precision ones of 256 columns; the
 /// minimum is taken away.
 pub(crate) struct NibbleMinPair;
@@ -157,18 +181,16 @@ pub(crate) struct NibbleMinPair;
 impl Scales for NibbleMinPair {
     const BYTES: usize = 32;
     const SUPER_BYTES: usize = 64;
+    const HAS_HALVES: bool = true;
+    const HAS_MINIMA: bool = true;
 
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, scales: *const u8, supers: *const u8) -> Factors<S::V> {
         // SAFETY: the caller's promise.
         unsafe {
             let (d, dmin) = (halves(s, supers, 0), halves(s, supers, 32));
-            let part = |at| {
-                let both: [u8; LANES] = sixteen(scales, at);
-                let scale = s.mul(d, s.load_u8(&both.map(|b| b & 15)));
-                (scale, negated(s, s.mul(dmin, s.load_u8(&both.map(|b| b >> 4)))))
-            };
-            let (first, second) = (part(0), part(16));
+            let first = nibble_pair(s, d, dmin, &sixteen(scales, 0));
+            let second = nibble_pair(s, d, dmin, &sixteen(scales, 16));
             Factors { scales: [first.0, second.0], minima: [first.1, second.1] }
         }
     }

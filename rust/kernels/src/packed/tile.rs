@@ -9,7 +9,7 @@ use std::ops::Range;
 use alloyforge_types::{Error, QuantType, Result};
 
 use super::codes::Codes;
-use super::format::{self, Format, Shape, with_format};
+use super::format::{self, Format, with_format};
 use super::scales::Scales;
 use super::{BLOCK, TILE_ROWS};
 use crate::disjoint::Disjoint;
@@ -249,18 +249,20 @@ impl<F: Format> Kernel for WidenRow<'_, F> {
         for (block, out) in self.out.chunks_exact_mut(BLOCK).enumerate() {
             // SAFETY: the tile has as many blocks as the row.
             let factors = unsafe { self.tile.factors::<S, F>(s, block) };
-            let mut lane = |v| {
-                s.store(v, &mut lanes);
-                lanes[self.row]
-            };
-            let (scales, minima) = (factors.scales.map(&mut lane), factors.minima.map(&mut lane));
+            let (mut scales, mut minima) = ([0.0; 2], [0.0; 2]);
+            for half in 0..2 {
+                s.store(factors.scales[half], &mut lanes);
+                scales[half] = lanes[self.row];
+                s.store(factors.minima[half], &mut lanes);
+                minima[half] = lanes[self.row];
+            }
             for (group, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
                 // SAFETY: as above.
                 s.store_bytes(unsafe { self.tile.group::<S, F>(s, block, group) }, &mut bytes);
-                let half = if F::Shape::HAS_HALVES { group / 4 } else { 0 };
+                let half = if F::Scales::HAS_HALVES { group / 4 } else { 0 };
                 for (out, code) in out.iter_mut().zip(&bytes[4 * self.row..]) {
                     let scaled = (f32::from(*code) - f32::from(F::OFFSET)) * scales[half];
-                    *out = if F::Shape::HAS_MINIMA { scaled + minima[half] } else { scaled };
+                    *out = if F::Scales::HAS_MINIMA { scaled + minima[half] } else { scaled };
                 }
             }
         }

@@ -10,6 +10,7 @@ macro_rules! bytes_512 {
     () => {
         type Bytes = __m512i;
         type Sums = __m512i;
+        type Partial = __m512i;
 
         #[inline(always)]
         fn load_bytes(self, from: &[u8; 64]) -> __m512i {
@@ -86,6 +87,16 @@ impl Int8 for Avx512Vnni {
     bytes_512!();
 
     #[inline(always)]
+    fn open(self, sums: __m512i) -> __m512i {
+        sums
+    }
+
+    #[inline(always)]
+    fn settle(self, _: __m512i, partial: __m512i) -> __m512i {
+        partial
+    }
+
+    #[inline(always)]
     fn dot(self, sums: __m512i, weights: __m512i, activations: [i8; 4]) -> __m512i {
         // SAFETY: the token proves AVX-512 VNNI.
         unsafe { _mm512_dpbusd_epi32(sums, weights, _mm512_set1_epi32(word(activations))) }
@@ -101,11 +112,22 @@ impl Int8 for Avx512 {
     bytes_512!();
 
     #[inline(always)]
+    fn open(self, _: __m512i) -> __m512i {
+        self.splat_sum(0)
+    }
+
+    #[inline(always)]
+    fn settle(self, sums: __m512i, partial: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512 BW.
+        unsafe { _mm512_add_epi32(sums, _mm512_madd_epi16(partial, _mm512_set1_epi16(1))) }
+    }
+
+    #[inline(always)]
     fn dot(self, sums: __m512i, weights: __m512i, activations: [i8; 4]) -> __m512i {
-        // SAFETY: the token proves AVX-512 BW. No pair saturates: 2 * 63 * 127 is below 2^15.
+        // SAFETY: the token proves AVX-512 BW.
         unsafe {
             let pairs = _mm512_maddubs_epi16(weights, _mm512_set1_epi32(word(activations)));
-            _mm512_add_epi32(sums, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+            _mm512_add_epi16(sums, pairs)
         }
     }
 
@@ -129,6 +151,7 @@ macro_rules! bytes_256 {
     () => {
         type Bytes = [__m256i; 2];
         type Sums = [__m256i; 2];
+        type Partial = [__m256i; 2];
 
         #[inline(always)]
         fn load_bytes(self, from: &[u8; 64]) -> [__m256i; 2] {
@@ -206,6 +229,16 @@ impl Int8 for Avx2Vnni {
     bytes_256!();
 
     #[inline(always)]
+    fn open(self, sums: [__m256i; 2]) -> [__m256i; 2] {
+        sums
+    }
+
+    #[inline(always)]
+    fn settle(self, _: [__m256i; 2], partial: [__m256i; 2]) -> [__m256i; 2] {
+        partial
+    }
+
+    #[inline(always)]
     fn dot(self, sums: [__m256i; 2], weights: [__m256i; 2], activations: [i8; 4]) -> [__m256i; 2] {
         // SAFETY: the token proves AVX-VNNI.
         unsafe {
@@ -229,13 +262,29 @@ impl Int8 for Avx2 {
     bytes_256!();
 
     #[inline(always)]
-    fn dot(self, mut sums: [__m256i; 2], weights: [__m256i; 2], activations: [i8; 4]) -> [__m256i; 2] {
-        // SAFETY: the token proves AVX2. No pair saturates: 2 * 63 * 127 is below 2^15.
+    fn open(self, _: [__m256i; 2]) -> [__m256i; 2] {
+        self.splat_sum(0)
+    }
+
+    #[inline(always)]
+    fn settle(self, mut sums: [__m256i; 2], partial: [__m256i; 2]) -> [__m256i; 2] {
+        // SAFETY: the token proves AVX2.
         unsafe {
-            let (a, ones) = (_mm256_set1_epi32(word(activations)), _mm256_set1_epi16(1));
             for i in 0..2 {
-                let pairs = _mm256_maddubs_epi16(weights[i], a);
-                sums[i] = _mm256_add_epi32(sums[i], _mm256_madd_epi16(pairs, ones));
+                let added = _mm256_madd_epi16(partial[i], _mm256_set1_epi16(1));
+                sums[i] = _mm256_add_epi32(sums[i], added);
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn dot(self, mut sums: [__m256i; 2], weights: [__m256i; 2], activations: [i8; 4]) -> [__m256i; 2] {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let a = _mm256_set1_epi32(word(activations));
+            for i in 0..2 {
+                sums[i] = _mm256_add_epi16(sums[i], _mm256_maddubs_epi16(weights[i], a));
             }
         }
         sums

@@ -37,7 +37,15 @@ fn weights_stay_as_compact_as_the_file_has_them() {
         let (spec, stock) = model(ty);
         let stored: u64 = stock.0.values().map(|w| w.data.len() as u64).sum();
         let backend = load(&spec, &stock, &options(KvType::F16, 2)).expect("loads");
-        assert_eq!(backend.memory().weights, stored);
+        // tiles are of 16 rows, and their scales end at a line
+        let padding = |w: &common::Stored| {
+            let tiles = w.rows.div_ceil(16);
+            (tiles * 16 - w.rows) * (w.data.len() / w.rows) + tiles * 64
+        };
+        let padding: u64 =
+            stock.0.values().filter(|w| w.ty == ty && !ty.is_plain()).map(|w| padding(w) as u64).sum();
+        let weights = backend.memory().weights;
+        assert!((stored..=stored + padding).contains(&weights), "{weights} for {stored}");
         assert_eq!(backend.memory().kv, 0);
         assert!(backend.memory().workspace > 0);
         assert_eq!((backend.device(), backend.kv_type(), backend.threads()), ("cpu", KvType::F16, 2));

@@ -58,7 +58,8 @@ pub(crate) struct Experts {
 
 #[derive(Debug)]
 pub(crate) enum Mlp {
-    Dense(Dense),
+    /// Boxed: it is many times the size of the other variant.
+    Dense(Box<Dense>),
     Experts(Experts),
 }
 

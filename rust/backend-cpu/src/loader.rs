@@ -176,12 +176,12 @@ impl<'a> Loader<'a> {
         use LayerRole as L;
         let role = |role: L| Role::Layer(i, role);
         match mlp {
-            MlpSpec::Dense { activation, .. } => Ok(Mlp::Dense(Dense {
+            MlpSpec::Dense { activation, .. } => Ok(Mlp::Dense(Box::new(Dense {
                 gate: self.matrix(role(L::Gate))?.into(),
                 up: self.matrix(role(L::Up))?.into(),
                 down: self.matrix(role(L::Down))?.into(),
                 activation: self.activation(*activation)?,
-            })),
+            }))),
             MlpSpec::Moe(moe) => {
                 let order = match moe.order {
                     types::RouterOrder::TopKThenSoftmax => RouterOrder::AfterChoice,

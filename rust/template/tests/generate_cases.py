@@ -6,6 +6,7 @@ usage: generate_cases.py    (needs jinja2 3.1.6 or later)
 Each line is [template, expected]; expected is null where jinja2 raises. To add a case, add its line
 with null and run this. The variables are those of data/context.json, the clock is NOW.
 """
+
 import copy
 import datetime
 import json

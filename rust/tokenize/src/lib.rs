@@ -5,7 +5,7 @@
 //! say it exactly. Its byte pair encoding refuses merges whose product is no token; its unigram and
 //! word-piece models match control tokens in text and take the square of a long word's length; it has
 //! no SentencePiece merging by score; and it would copy each string of the vocabulary three times,
-//! which is most of the time that a quarter of a million tokens take to load. So [`models`] has these
+//! which is most of the time that a quarter of a million tokens take to load. So `models` has these
 //! models over the file's own strings, each of them in time n log n at most.
 //!
 //! Special tokens written in a text are text, unless the caller asks for them to be read.

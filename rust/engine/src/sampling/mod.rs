@@ -2,11 +2,11 @@
 //!
 //! A [`Sampler`] belongs to one request. It applies the stages in the order that
 //! [`SamplingParams`](alloyforge_types::SamplingParams) states and draws from a counter-based random
-//! stream ([`stream`]), so that draw `i` depends on the seed and on `i` alone: a request that was
+//! stream (`stream`), so that draw `i` depends on the seed and on `i` alone: a request that was
 //! interrupted and computed again draws the same tokens, whoever else is in the batch.
 //!
 //! A vocabulary has up to 262,144 entries and most stages keep few of them, so no stage sorts it
-//! whole: [`candidates`] orders only as long a head as a stage asks for.
+//! whole: `candidates` orders only as long a head as a stage asks for.
 
 mod breakers;
 mod candidates;

@@ -58,7 +58,4 @@ pub trait Int8: Copy + Send + Sync + 'static {
 
     /// As [`dot`](Self::dot), for weights of all 8 bits that stand for themselves less 128.
     fn dot_biased(self, sums: Self::Sums, weights: Self::Bytes, activations: [i8; 4]) -> Self::Sums;
-
-    /// Asks for the line at `from` to be brought near.
-    fn prefetch(self, from: *const u8);
 }

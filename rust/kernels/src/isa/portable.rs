@@ -164,7 +164,4 @@ impl Int8 for Portable {
     fn dot_biased(self, sums: [i32; LANES], weights: [u8; 64], activations: [i8; 4]) -> [i32; LANES] {
         self.dot(sums, weights, activations)
     }
-
-    #[inline(always)]
-    fn prefetch(self, _: *const u8) {}
 }

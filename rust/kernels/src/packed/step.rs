@@ -33,109 +33,92 @@ pub(crate) unsafe fn multiply<S: Simd, F: Format, const B: usize, const T: usize
     count: usize,
     sums: &mut [[S::V; T]; B],
 ) {
-    let halves = if F::Scales::HAS_HALVES { 2 } else { 1 };
+    #[allow(clippy::needless_range_loop, reason = "factors of tiles")]
     for k in 0..count {
-        // SAFETY: the caller's promise.
-        let factors = unsafe { factors::<S, F, T>(s, &tiles, k) };
-        for half in 0..halves {
-            let mut products = [[s.splat_sum(0); T]; B];
-            for (products, row) in products.iter_mut().zip(rows) {
-                // SAFETY: the caller's promise.
-                *products = [start::<S, F>(s, unsafe { &*row.add(k) }, half); T];
-            }
-            let groups = half * 4..half * 4 + 8 / halves;
-            // SAFETY: the caller's promise.
-            unsafe { add_groups::<S, F, B, T>(s, &tiles, &rows, k, groups, &mut products) };
-            for b in 0..B {
-                // SAFETY: the caller's promise.
-                let block = unsafe { &*rows[b].add(k) };
-                let scale = s.splat(block.scale);
-                for t in 0..T {
-                    let factor = s.mul(factors[t].scales[half], scale);
-                    sums[b][t] = s.mul_add(s.sums_to_f32(products[b][t]), factor, sums[b][t]);
-                }
-                if F::Scales::HAS_MINIMA {
-                    let total = if F::Scales::HAS_HALVES { block.totals[half] } else { block.total };
-                    let total = s.splat(total);
-                    for t in 0..T {
-                        sums[b][t] = s.mul_add(factors[t].minima[half], total, sums[b][t]);
-                    }
-                }
-            }
+        // SAFETY: the caller's promise, to the end of the block.
+        let mut factors = [unsafe { tiles[0].factors::<S, F>(s, k) }; T];
+        for t in 1..T {
+            // SAFETY: as above.
+            factors[t] = unsafe { tiles[t].factors::<S, F>(s, k) };
         }
+        let mut products = [[s.splat_sum(0); T]; B];
+        let mut partial = [[s.open(s.splat_sum(0)); T]; B];
+        // written out, so that every shift and place is a constant
+        macro_rules! groups {
+            ($($group:literal)*) => {$(
+                // SAFETY: as above.
+                unsafe {
+                    group::<S, F, B, T, $group>(
+                        s, &tiles, &rows, k, &factors, &mut products, &mut partial, sums,
+                    );
+                }
+            )*};
+        }
+        groups!(0 1 2 3 4 5 6 7);
     }
 }
 
-/// The factors of block `k` of each tile.
+/// Adds to `products`, by way of `partial`, those of group `G` of block `k`; to `sums`, where it is the
+/// last of its scale.
 ///
 /// # Safety
-/// The tiles have it, in format `F`.
+/// Rows and tiles have the block, in format `F`.
 #[inline(always)]
-unsafe fn factors<S: Simd, F: Format, const T: usize>(
-    s: S,
-    tiles: &[Tile; T],
-    k: usize,
-) -> [Factors<S::V>; T] {
-    // SAFETY: the caller's promise.
-    let mut factors = [unsafe { tiles[0].factors::<S, F>(s, k) }; T];
-    for (factors, tile) in factors.iter_mut().zip(tiles).skip(1) {
-        // SAFETY: as above.
-        *factors = unsafe { tile.factors::<S, F>(s, k) };
-    }
-    factors
-}
-
-/// What integer sums begin with, so that the offset of the codes is taken off.
-#[inline(always)]
-fn start<S: Simd, F: Format>(s: S, block: &Block, half: usize) -> S::Sums {
-    let negated = if F::Scales::HAS_HALVES { block.negated_halves[half] } else { block.negated_sum };
-    if F::OFFSET == 128 { s.start_biased(negated) } else { s.splat_sum(negated * i32::from(F::OFFSET)) }
-}
-
-/// Adds to `products` those of some groups of block `k`.
-///
-/// # Safety
-/// Rows and tiles have it, in format `F`.
-#[inline(always)]
-unsafe fn add_groups<S: Simd, F: Format, const B: usize, const T: usize>(
+#[allow(clippy::too_many_arguments, reason = "what a block keeps in registers")]
+#[allow(clippy::needless_range_loop, reason = "rows and tiles at once")]
+unsafe fn group<S: Simd, F: Format, const B: usize, const T: usize, const G: usize>(
     s: S,
     tiles: &[Tile; T],
     rows: &[*const Block; B],
     k: usize,
-    groups: std::ops::Range<usize>,
+    factors: &[Factors<S::V>; T],
     products: &mut [[S::Sums; T]; B],
+    partial: &mut [[S::Partial; T]; B],
+    sums: &mut [[S::V; T]; B],
 ) {
+    let (has_halves, is_biased) = (F::Scales::HAS_HALVES, F::OFFSET == 128);
     let together = const { groups_together(F::Codes::LARGEST, F::Scales::HAS_HALVES) };
-    for first in groups.step_by(together) {
-        let mut pairs = [[s.open(s.splat_sum(0)); T]; B];
-        for b in 0..B {
+    let half = if has_halves { G / 4 } else { 0 };
+    // SAFETY: the caller's promise.
+    let mut codes = [unsafe { tiles[0].group::<S, F>(s, k, G) }; T];
+    for t in 1..T {
+        // SAFETY: as above.
+        codes[t] = unsafe { tiles[t].group::<S, F>(s, k, G) };
+    }
+    for b in 0..B {
+        // SAFETY: the caller's promise.
+        let block = unsafe { &*rows[b].add(k) };
+        if G == 0 || (has_halves && G == 4) {
+            // so that the offset of the codes is taken off
+            let negated = if has_halves { block.negated_halves[half] } else { block.negated_sum };
+            let start =
+                if is_biased { s.start_biased(negated) } else { s.splat_sum(negated * i32::from(F::OFFSET)) };
+            products[b] = [start; T];
+        }
+        let four = block.bytes[G];
+        for t in 0..T {
+            if is_biased {
+                products[b][t] = s.dot_biased(products[b][t], codes[t], four);
+                continue;
+            }
+            if G.is_multiple_of(together) {
+                partial[b][t] = s.open(products[b][t]);
+            }
+            partial[b][t] = s.dot(partial[b][t], codes[t], four);
+            if (G + 1).is_multiple_of(together) {
+                products[b][t] = s.settle(products[b][t], partial[b][t]);
+            }
+        }
+        if G == 7 || (has_halves && G == 3) {
+            let scale = s.splat(block.scale);
             for t in 0..T {
-                pairs[b][t] = s.open(products[b][t]);
+                let factor = s.mul(factors[t].scales[half], scale);
+                sums[b][t] = s.mul_add(s.sums_to_f32(products[b][t]), factor, sums[b][t]);
             }
-        }
-        for group in first..first + together {
-            // SAFETY: the caller's promise.
-            let mut codes = [unsafe { tiles[0].group::<S, F>(s, k, group) }; T];
-            for (codes, tile) in codes.iter_mut().zip(tiles).skip(1) {
-                // SAFETY: as above.
-                *codes = unsafe { tile.group::<S, F>(s, k, group) };
-            }
-            for b in 0..B {
-                // SAFETY: the caller's promise.
-                let four = unsafe { (*rows[b].add(k)).bytes[group] };
+            if F::Scales::HAS_MINIMA {
+                let total = s.splat(if has_halves { block.totals[half] } else { block.total });
                 for t in 0..T {
-                    if F::OFFSET == 128 {
-                        products[b][t] = s.dot_biased(products[b][t], codes[t], four);
-                    } else {
-                        pairs[b][t] = s.dot(pairs[b][t], codes[t], four);
-                    }
-                }
-            }
-        }
-        if F::OFFSET != 128 {
-            for b in 0..B {
-                for t in 0..T {
-                    products[b][t] = s.settle(products[b][t], pairs[b][t]);
+                    sums[b][t] = s.mul_add(factors[t].minima[half], total, sums[b][t]);
                 }
             }
         }

@@ -74,12 +74,6 @@ macro_rules! bytes_512 {
             // SAFETY: the token proves AVX-512 F.
             unsafe { _mm512_slli_epi32::<7>(_mm512_set1_epi32(negated_sum)) }
         }
-
-        #[inline(always)]
-        fn prefetch(self, from: *const u8) {
-            // SAFETY: a hint, whatever the address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
-        }
     };
 }
 
@@ -215,12 +209,6 @@ macro_rules! bytes_256 {
         fn splat_sum(self, x: i32) -> [__m256i; 2] {
             // SAFETY: the token proves AVX2.
             unsafe { [_mm256_set1_epi32(x); 2] }
-        }
-
-        #[inline(always)]
-        fn prefetch(self, from: *const u8) {
-            // SAFETY: a hint, whatever the address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
         }
     };
 }

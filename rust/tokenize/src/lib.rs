@@ -3,10 +3,10 @@
 //! Two kinds of files describe a tokenizer. A `tokenizer.json` is run by the `tokenizers` crate. The
 //! vocabulary in a GGUF file is not: what its model means is defined by llama.cpp, and the crate cannot
 //! say it exactly. Its byte pair encoding refuses merges whose product is no token; its unigram and
-//! word-piece models match control tokens in text and take the square of a long word's length; it has
-//! no SentencePiece merging by score; and it would copy each string of the vocabulary three times,
-//! which is most of the time that a quarter of a million tokens take to load. So `models` has these
-//! models over the file's own strings, each of them in time n log n at most.
+//! word-piece models match control tokens in text, and its word pieces take the square of a long word's
+//! length; it has no SentencePiece merging by score; and it would copy each string of the vocabulary
+//! several times. So those models are written here, over the file's own strings, none of them slower
+//! than n log n.
 //!
 //! Special tokens written in a text are text, unless the caller asks for them to be read.
 #![forbid(unsafe_code)]

@@ -122,7 +122,12 @@ impl Vocabulary {
 
     /// The id of the token that is `text`, unless it is one that text must never become by itself.
     pub(crate) fn text_id(&self, text: &str) -> Option<u32> {
-        self.id(text).filter(|&id| !self.kind(id).is(Kind::CONTROL.and(Kind::UNKNOWN)))
+        self.id(text).filter(|&id| self.is_text(id))
+    }
+
+    /// Whether text may become the token.
+    pub(crate) fn is_text(&self, id: u32) -> bool {
+        !self.kind(id).is(Kind::CONTROL.and(Kind::UNKNOWN))
     }
 
     /// A token's text; nothing for an id outside.

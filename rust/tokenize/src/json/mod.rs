@@ -1,12 +1,14 @@
 //! Tokenizers from `tokenizer.json`, run by the `tokenizers` crate.
 //!
-//! The crate does the work, with three parts of its own replaced: regular expressions, whose engine
-//! gives up on long runs (see [`crate::pattern`]); decoding, which must give each token's bytes by
-//! itself; and the model, which two pipelines share: one that reads special tokens in a text, and one
-//! to which they are text.
+//! The crate does the work, with some of its parts replaced: regular expressions, whose engine gives up
+//! on long runs (see [`crate::pattern`]); decoding, which must give each token's bytes by itself; what is
+//! put around a text; and the model, which two pipelines share: one that reads special tokens in a text,
+//! and one to which they are text.
 
 mod decoder;
+mod frame;
 mod model;
+mod normalizer;
 mod pre_tokenizer;
 
 use std::borrow::Cow;
@@ -15,15 +17,14 @@ use alloyforge_types::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::models::bpe::BPE;
-use tokenizers::{
-    AddedToken, Encoding, Model, ModelWrapper, NormalizerWrapper, PostProcessor, PostProcessorWrapper, Token,
-    TokenizerImpl,
-};
+use tokenizers::{AddedToken, Model, ModelWrapper, TokenizerImpl};
 
 use crate::tokenizer::TextTokenizer;
 use decoder::Decoder;
 pub(crate) use decoder::clean_up;
+use frame::Frame;
 use model::Shared;
+use normalizer::Normalizer;
 use pre_tokenizer::PreTokenizer;
 
 /// The tokenizer that a `tokenizer.json` describes. `label` names the file in errors; the other
@@ -114,14 +115,13 @@ struct ModelOutline {
     unk_id: Option<u32>,
 }
 
-type Pipeline<M> = TokenizerImpl<Shared<M>, NormalizerWrapper, PreTokenizer, PostProcessorWrapper, Decoder>;
+type Pipeline<M> = TokenizerImpl<Shared<M>, Normalizer, PreTokenizer, Frame, Decoder>;
 
 /// A tokenizer and what its folder says of it.
 pub(crate) struct JsonTokenizer {
     pipelines: Box<dyn Pipelines>,
     decoder: Decoder,
-    before: Vec<u32>,
-    behind: Vec<u32>,
+    frame: Frame,
     bos: Option<u32>,
     eos: Vec<u32>,
     unknown: Option<u32>,
@@ -160,14 +160,14 @@ impl JsonTokenizer {
 
         let bos = about.token("bos_token").and_then(|text| pipeline.token_to_id(text));
         let eos = about.token("eos_token").and_then(|text| pipeline.token_to_id(text));
-        let (mut before, mut behind) = frame_of(&pipeline)?;
+        let mut frame = pipeline.get_post_processor().cloned().unwrap_or_default();
         let flag = |key: &str| about.tokenizer_config.and_then(|config| config.get(key));
         let (add_bos, add_eos) = (flag("add_bos_token"), flag("add_eos_token"));
         // Said there, this replaces what the tokenizer itself would add, as transformers 5 has it.
         if add_bos.is_some() || add_eos.is_some() {
             let wanted = |flag: Option<&Value>| flag == Some(&Value::Bool(true));
-            before = bos.filter(|_| wanted(add_bos)).into_iter().collect();
-            behind = eos.filter(|_| wanted(add_eos)).into_iter().collect();
+            frame.before = bos.filter(|_| wanted(add_bos)).into_iter().collect();
+            frame.behind = eos.filter(|_| wanted(add_eos)).into_iter().collect();
         }
         let mut ends = about.ids("eos_token_id");
         if ends.is_empty() {
@@ -175,9 +175,8 @@ impl JsonTokenizer {
         }
         let unknown = outline.unk_token.and_then(|text| pipeline.token_to_id(&text)).or(outline.unk_id);
         Ok(Self {
-            bos: before.first().copied().or(bos).or_else(|| about.ids("bos_token_id").first().copied()),
-            before,
-            behind,
+            bos: frame.before.first().copied().or(bos).or_else(|| about.ids("bos_token_id").first().copied()),
+            frame,
             eos: ends,
             unknown,
             vocab_size: vocab_size(&pipeline),
@@ -219,7 +218,7 @@ impl JsonTokenizer {
 
     /// The token that begins a text, and whether it is put before one.
     pub(crate) fn bos(&self) -> (Option<u32>, bool) {
-        (self.bos, !self.before.is_empty())
+        (self.bos, !self.frame.before.is_empty())
     }
 
     /// The tokens that end an answer.
@@ -234,7 +233,7 @@ impl JsonTokenizer {
 
     /// What is put before and behind a text.
     pub(crate) fn frame(&self) -> (Vec<u32>, Vec<u32>) {
-        (self.before.clone(), self.behind.clone())
+        (self.frame.before.clone(), self.frame.behind.clone())
     }
 }
 
@@ -243,17 +242,6 @@ where
     M: Model + Deserialize<'a>,
 {
     serde_json::from_slice(bytes).map_err(|fault| fault.to_string())
-}
-
-/// What a tokenizer's post-processor puts before and behind a text, seen by letting it do so.
-fn frame_of<M: Model>(pipeline: &Pipeline<M>) -> std::result::Result<(Vec<u32>, Vec<u32>), String> {
-    const TEXT: u32 = u32::MAX;
-    let Some(processor) = pipeline.get_post_processor() else { return Ok((Vec::new(), Vec::new())) };
-    let text = Encoding::from_tokens(vec![Token::new(TEXT, "a".to_owned(), (0, 1))], 0);
-    let framed = processor.process(text, None, true).map_err(|fault| fault.to_string())?;
-    let ids = framed.get_ids();
-    let at = ids.iter().position(|&id| id == TEXT).ok_or("its post-processor drops the text")?;
-    Ok((ids[..at].to_vec(), ids[at + 1..].to_vec()))
 }
 
 fn vocab_size<M: Model>(pipeline: &Pipeline<M>) -> usize {

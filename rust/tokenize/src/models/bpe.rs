@@ -73,6 +73,10 @@ impl Others {
     }
 }
 
+fn is_joined(text: &str, left: &str, right: &str) -> bool {
+    text.strip_prefix(left).is_some_and(|rest| rest == right)
+}
+
 impl Bpe {
     /// The model of `merges`, each two strings with a blank between them, best first.
     ///
@@ -93,6 +97,7 @@ impl Bpe {
         };
         let mut map = HashMap::with_capacity(merges.len());
         let mut joined = String::new();
+        let mut product = UNKNOWN;
         for (rank, merge) in (0u32..).zip(merges) {
             // The blank is never the first character: that would leave nothing to its left.
             let begin = merge.chars().next().map_or(0, char::len_utf8);
@@ -107,12 +112,19 @@ impl Bpe {
                     format!("merge {rank}, `{merge}`, is not two strings"),
                 ));
             };
-            joined.clear();
-            joined.push_str(left);
-            joined.push_str(right);
             let mut number = |text: &str| vocabulary.text_id(text).unwrap_or_else(|| others.intern(text));
             let pair = (number(left), number(right));
-            let product = number(&joined);
+            // Merges mostly come in the order of the tokens they make: then no search is needed.
+            let makes = |id: &u32| vocabulary.is_text(*id) && is_joined(vocabulary.text(*id), left, right);
+            product = match [product, product.wrapping_add(1)].iter().find(|id| makes(id)) {
+                Some(id) => *id,
+                None => {
+                    joined.clear();
+                    joined.push_str(left);
+                    joined.push_str(right);
+                    number(&joined)
+                }
+            };
             map.entry(pair).or_insert((rank, product));
         }
         let mut model = Self {

@@ -29,19 +29,18 @@ impl CharsMap {
 
     /// The longest beginning of `text` that is replaced, as its length, and what replaces it.
     pub(crate) fn longest(&self, text: &[u8]) -> Option<(usize, &[u8])> {
-        let base = |node: u32| (node >> 10) << ((node & 1 << 9) >> 6);
         let mut at = base(*self.nodes.first()?);
         let mut found = None;
         for (index, &byte) in text.iter().enumerate() {
             at ^= u32::from(byte);
             let Some(&node) = self.nodes.get(at as usize) else { break };
-            if byte == 0 || node & (1 << 31 | 0xff) != u32::from(byte) {
+            if byte == 0 || label(node) != u32::from(byte) {
                 break;
             }
             at ^= base(node);
-            if node & 1 << 8 != 0
+            if has_leaf(node)
                 && let Some(leaf) = self.nodes.get(at as usize)
-                && let Some(replacement) = self.replacements.get((leaf & !(1 << 31)) as usize..)
+                && let Some(replacement) = self.replacements.get(value(*leaf)..)
             {
                 let len = replacement.iter().position(|&byte| byte == 0).unwrap_or(replacement.len());
                 found = Some((index + 1, &replacement[..len]));
@@ -49,6 +48,50 @@ impl CharsMap {
         }
         found
     }
+
+    /// Whether no text leads outside the map, and every replacement is text.
+    pub(crate) fn is_sound(&self) -> bool {
+        let Ok(replacements) = std::str::from_utf8(&self.replacements) else { return false };
+        let Some(root) = self.nodes.first() else { return false };
+        let mut seen = vec![false; self.nodes.len()];
+        let mut open = vec![base(*root)];
+        while let Some(parent) = open.pop() {
+            for byte in 1..=255 {
+                let at = (parent ^ byte) as usize;
+                let Some(&node) = self.nodes.get(at) else { return false };
+                if label(node) != byte || std::mem::replace(&mut seen[at], true) {
+                    continue;
+                }
+                let next = at as u32 ^ base(node);
+                let leaf = self.nodes.get(next as usize).map(|leaf| value(*leaf));
+                if has_leaf(node) && !leaf.is_some_and(|at| replacements.is_char_boundary(at)) {
+                    return false;
+                }
+                open.push(next);
+            }
+        }
+        true
+    }
+}
+
+/// Where a node's children are found: at this place XOR their byte.
+fn base(node: u32) -> u32 {
+    (node >> 10) << ((node & 1 << 9) >> 6)
+}
+
+/// The byte that leads to a node; more than a byte for a leaf.
+fn label(node: u32) -> u32 {
+    node & (1 << 31 | 0xff)
+}
+
+/// Whether a string ends at a node, and its leaf lies at its children's place.
+fn has_leaf(node: u32) -> bool {
+    node & 1 << 8 != 0
+}
+
+/// Where a leaf's replacement begins.
+fn value(leaf: u32) -> usize {
+    (leaf & !(1 << 31)) as usize
 }
 
 #[cfg(test)]
@@ -76,6 +119,7 @@ mod tests {
             bytes.extend(nodes.iter().flat_map(|node| node.to_le_bytes()));
             bytes.extend(b"ab\0c\0");
             let map = CharsMap::new(&bytes).expect("a map");
+            map.is_sound();
             if let Some((len, replacement)) = map.longest(&text) {
                 prop_assert!(len <= text.len() && !replacement.contains(&0));
             }

@@ -2,7 +2,7 @@
 
 use super::Inexpressible;
 use crate::trie::Trie;
-use crate::vocabulary::{Kind, Vocabulary};
+use crate::vocabulary::Vocabulary;
 
 /// Longest-match tokens, written with escapes in the file.
 #[derive(Debug)]
@@ -13,7 +13,7 @@ pub(crate) struct Rwkv {
 impl Rwkv {
     /// The model over every token that may be text.
     pub(crate) fn new(vocabulary: &Vocabulary) -> Self {
-        let text = |id: &u32| !vocabulary.kind(*id).is(Kind::CONTROL.and(Kind::UNKNOWN));
+        let text = |id: &u32| vocabulary.is_text(*id);
         let tokens = vocabulary.ids().filter(text).map(|id| (unescape(vocabulary.text(id)), id));
         let tokens: Vec<(Vec<u8>, u32)> = tokens.filter(|(text, _)| !text.is_empty()).collect();
         Self { trie: Trie::new(tokens.iter().map(|(text, id)| (text.as_slice(), *id))) }

@@ -11,7 +11,7 @@ use unicode_normalization::char::decompose_canonical;
 use super::Inexpressible;
 use crate::pattern::{ClassTable, parse_class};
 use crate::trie::Trie;
-use crate::vocabulary::{Kind, Vocabulary};
+use crate::vocabulary::Vocabulary;
 
 const BLANK: u64 = 1;
 const CONTROL: u64 = 1 << 1;
@@ -38,7 +38,7 @@ pub(crate) struct WordPiece {
 impl WordPiece {
     /// The model over every token that may be text.
     pub(crate) fn new(vocabulary: &Vocabulary, lowercase: bool, strip_accents: bool) -> Self {
-        let text = |id: &u32| !vocabulary.kind(*id).is(Kind::CONTROL.and(Kind::UNKNOWN));
+        let text = |id: &u32| vocabulary.is_text(*id);
         let tokens = vocabulary.ids().filter(text).map(|id| (vocabulary.text(id).as_bytes(), id));
         Self { trie: Trie::new(tokens.filter(|(text, _)| !text.is_empty())), lowercase, strip_accents }
     }

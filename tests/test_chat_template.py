@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -29,6 +32,22 @@ def test_messages() -> None:
 def test_tools_and_the_clock() -> None:
     template = af.ChatTemplate("{{ tools[0].name }} {{ strftime_now('%d %b %Y') }}")
     assert template.render(tools=[{"name": "weather"}], now="2025-01-02T03:04:05") == "weather 02 Jan 2025"
+
+
+def test_the_clock_shows_local_time() -> None:
+    script = (
+        "import datetime, alloyforge as af\n"
+        "template = af.ChatTemplate(\"{{ strftime_now('%Y-%m-%d %H:%M') }}\")\n"
+        "text = lambda: datetime.datetime.now().strftime('%Y-%m-%d %H:%M')\n"
+        "before = text(); shown = template.render(); after = text()\n"
+        "print(shown in (before, after))\n"
+    )
+    for zone in ("UTC0", "AHEAD-13:30", "BEHIND+11"):
+        environment = os.environ | {"TZ": zone}
+        run = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+        )
+        assert run.stdout.strip() == "True", zone
 
 
 @pytest.mark.parametrize(

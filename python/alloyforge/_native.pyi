@@ -65,7 +65,7 @@ class ChatTemplate:
             messages: The variable of that name.
             tools: The variable of that name.
             add_generation_prompt: The variable of that name, where `context` has none.
-            now: An ISO time for templates that ask the clock; the system's where nothing is said.
+            now: An ISO time for templates that ask the clock; the system's local time where nothing is said.
 
         Raises:
             InvalidRequestError: the template fails, or uses more time or memory than it may.

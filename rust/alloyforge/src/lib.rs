@@ -4,6 +4,7 @@
 //! (models) and a tokenizer, the weights a backend (backend-cpu or backend-candle) behind the one
 //! decoder, and all of it a [`Session`] (engine). This is the only crate that knows every
 //! implementation; it decides which one serves, and computes nothing.
+#![deny(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 #![forbid(unsafe_code)]
 
 mod backend;

@@ -15,6 +15,7 @@
 //!   chosen in `device`;
 //! - indices that reach a device are checked on the host first, because a kernel would read past the
 //!   end instead of failing.
+#![deny(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 #![forbid(unsafe_code)]
 
 mod activation;

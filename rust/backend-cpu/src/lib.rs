@@ -25,6 +25,7 @@
 //! that.
 //!
 //! [`LoadOptions::max_rows`]: alloyforge_interfaces::LoadOptions::max_rows
+#![deny(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod backend;
 mod cache;

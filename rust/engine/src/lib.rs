@@ -11,6 +11,7 @@
 //!
 //! A request's way: [`Session`] (text to tokens, checks) → [`Engine`] (the queue) → the owner thread
 //! (plan, [`forward`](alloyforge_interfaces::Model::forward), draw, deliver) → [`Handle`] (events).
+#![deny(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 #![forbid(unsafe_code)]
 
 mod chat;

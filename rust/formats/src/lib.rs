@@ -10,6 +10,7 @@
 //! an [`Error::Format`](alloyforge_types::Error::Format) that names file, item and place. Code after
 //! `open` may rely on it: every slice that a store hands out lies inside its file and has exactly the
 //! length of its shape.
+#![deny(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 #![deny(unsafe_code)]
 
 pub mod gguf;

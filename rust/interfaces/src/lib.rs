@@ -6,6 +6,7 @@
 //! phases costs a fraction of a graph of twenty-four nodes; and a phase that owns its buffers can
 //! reuse them and can drop the weights that it repacked, which an operator on somebody else's tensor
 //! cannot.
+#![deny(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;

@@ -11,6 +11,7 @@
 //! rows of the batch, nor the count of threads enters, and AVX2 and AVX-512 agree bit for bit.
 //!
 //! Beside each kernel stands a naive form in [`mod@reference`], which the tests hold it against.
+#![deny(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 pub mod activation;
 pub mod attention;

@@ -7,6 +7,7 @@
 //! default, because a model that is computed slightly wrong still writes fluent text.
 //!
 //! [`resolve`] is the way in.
+#![deny(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 #![forbid(unsafe_code)]
 
 mod batch_check;

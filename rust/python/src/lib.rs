@@ -4,6 +4,7 @@
 //! lock; a wait for it looks at signals at least every 50 ms, so that Ctrl-C is heard; the engine's
 //! thread never takes the lock; a panic is an `InternalError` of the one call; and one match, in
 //! `error`, knows which error is which exception.
+#![deny(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 use pyo3::prelude::*;
 

@@ -1,8 +1,7 @@
 //! The clock that a template may ask, and `strftime`.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use alloyforge_types::{Error, Result};
+use chrono::{Datelike, Local, Timelike};
 
 use crate::fault::Outcome;
 use crate::strings::Scan;
@@ -42,20 +41,17 @@ const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday",
 const MAX_FIELD: usize = 1024;
 
 impl Clock {
-    /// The present moment in UTC.
+    /// The present moment where the machine is, as Python's `datetime.now()` gives it.
     pub(crate) fn now() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let seconds = since.as_secs() as i64;
-        let (year, month, day) = civil(seconds.div_euclid(86400));
-        let second = seconds.rem_euclid(86400) as u32;
+        let now = Local::now();
         Self {
-            year,
-            month,
-            day,
-            hour: second / 3600,
-            minute: second / 60 % 60,
-            second: second % 60,
-            micro: since.subsec_micros(),
+            year: now.year().into(),
+            month: now.month(),
+            day: now.day(),
+            hour: now.hour(),
+            minute: now.minute(),
+            second: now.second(),
+            micro: now.timestamp_subsec_micros() % 1_000_000,
             offset: None,
         }
     }
@@ -294,21 +290,4 @@ fn month_len(year: i64, month: u32) -> u32 {
 fn days_before_year(year: i64) -> i64 {
     let past = year - 1;
     past * 365 + past.div_euclid(4) - past.div_euclid(100) + past.div_euclid(400)
-}
-
-/// The date `days` after 1 January 1970.
-fn civil(days: i64) -> (i64, u32, u32) {
-    let days = days + days_before_year(1970);
-    // The mean year is a little longer than 365 days, so the guess is never too late by a year.
-    let mut year = days.div_euclid(366) + 1;
-    while days_before_year(year + 1) <= days {
-        year += 1;
-    }
-    let mut left = (days - days_before_year(year)) as u32;
-    let mut month = 1;
-    while left >= month_len(year, month) {
-        left -= month_len(year, month);
-        month += 1;
-    }
-    (year, month, left + 1)
 }

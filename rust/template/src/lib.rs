@@ -25,6 +25,7 @@
 //! assert_eq!(template.render(&context, None)?, "<|user|>Hello\n");
 //! # Ok::<(), alloyforge_types::Error>(())
 //! ```
+#![deny(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 #![forbid(unsafe_code)]
 
 mod args;
@@ -76,8 +77,8 @@ impl ChatTemplate {
 
     /// Renders the template with the variables in `context`, an object or null.
     ///
-    /// `now` is what `strftime_now` takes for the present, in ISO 8601; `None`: the system's clock,
-    /// in UTC.
+    /// `now` is what `strftime_now` takes for the present, in ISO 8601; `None`: the system's clock, in
+    /// local time.
     ///
     /// # Errors
     /// `InvalidRequest`: for `chat_template` where the template fails, with the message that it gave

@@ -9,6 +9,7 @@
 //! than n log n.
 //!
 //! Special tokens written in a text are text, unless the caller asks for them to be read.
+#![deny(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 #![forbid(unsafe_code)]
 
 mod byte_level;

@@ -7,6 +7,7 @@
 //! The centre is [`ModelSpec`]: a decoder described layer by layer on independent axes, each an enum
 //! or a number. A family is a translation from its configuration file into that description; no
 //! forward pass ever asks which family it runs.
+#![deny(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 #![forbid(unsafe_code)]
 
 mod batch;

@@ -97,7 +97,9 @@ pub struct RopeTable {
 }
 
 impl RopeSpec {
-    /// The sequence length beyond which the frequencies change, where they do.
+    /// The sequence length beyond which the frequencies change, where they do. Keys cached before
+    /// that keep their turn with [`RopeScaling::Dynamic`], as in the reference, which computes a step's
+    /// table for that step alone.
     pub fn changes_after(&self) -> Option<usize> {
         match self.scaling {
             RopeScaling::Dynamic { original_len, .. } | RopeScaling::LongRope { original_len, .. } => {

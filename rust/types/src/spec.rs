@@ -217,10 +217,4 @@ impl ModelSpec {
             })
             .sum()
     }
-
-    /// The sequence length beyond which a rotary embedding changes, so that a sequence which grows
-    /// over it must be computed again from its start; the least of all.
-    pub fn rope_changes_after(&self) -> Option<usize> {
-        self.ropes.iter().filter_map(RopeSpec::changes_after).min()
-    }
 }

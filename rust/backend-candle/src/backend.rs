@@ -200,6 +200,38 @@ impl Backend for CandleBackend {
         }
         cache.copy(&group_spec.layers, pairs).map_err(|e| place.fault(e))
     }
+
+    fn read_block(&self, group: usize, block: BlockId, out: &mut Vec<u8>) -> Result<()> {
+        let Decoder { spec, cache, place, .. } = &self.decoder;
+        let (Some(cache), Some(group_spec)) = (cache, spec.kv_groups.get(group)) else {
+            return Err(Error::internal(format!("no KV cache of group {group}")));
+        };
+        if block as usize >= cache.blocks(group) {
+            return Err(Error::internal(format!(
+                "block {block} of {} in group {group}",
+                cache.blocks(group)
+            )));
+        }
+        cache.read_block(&group_spec.layers, block, out).map_err(|e| place.fault(e))
+    }
+
+    fn write_block(&mut self, group: usize, block: BlockId, bytes: &[u8]) -> Result<()> {
+        let Decoder { spec, cache, place, .. } = &self.decoder;
+        let (Some(cache), Some(group_spec)) = (cache, spec.kv_groups.get(group)) else {
+            return Err(Error::internal(format!("no KV cache of group {group}")));
+        };
+        if block as usize >= cache.blocks(group) {
+            return Err(Error::internal(format!(
+                "block {block} of {} in group {group}",
+                cache.blocks(group)
+            )));
+        }
+        let wanted = cache.block_bytes(&group_spec.layers);
+        if bytes.len() != wanted {
+            return Err(Error::invalid("block", format!("has {} bytes, a block has {wanted}", bytes.len())));
+        }
+        cache.write_block(&group_spec.layers, block, bytes).map_err(|e| place.fault(e))
+    }
 }
 
 impl CandleBackend {

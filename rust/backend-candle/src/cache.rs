@@ -175,6 +175,52 @@ impl Cache {
         Ok((span.read(keys, kv_heads)?, span.read(values, kv_heads)?))
     }
 
+    /// Bytes that [`read_block`](Self::read_block) gives for `layers`.
+    pub(crate) fn block_bytes(&self, layers: &[usize]) -> usize {
+        let width = |pool: &Tensor| pool.dims().last().copied().unwrap_or(0);
+        layers.iter().map(|&l| 2 * BLOCK_LEN * width(&self.layers[l].0) * size_of::<f32>()).sum()
+    }
+
+    /// Adds what `block` holds in the pools of `layers` to `out`, as f32, which holds every type.
+    pub(crate) fn read_block(
+        &self,
+        layers: &[usize],
+        block: BlockId,
+        out: &mut Vec<u8>,
+    ) -> candle_core::Result<()> {
+        for &layer in layers {
+            let (keys, values) = &self.layers[layer];
+            for pool in [keys, values] {
+                let numbers = pool.narrow(0, block as usize, 1)?.flatten_all()?.to_dtype(DType::F32)?;
+                out.extend(numbers.to_vec1::<f32>()?.iter().flat_map(|x| x.to_le_bytes()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills `block` in the pools of `layers` with what [`read_block`](Self::read_block) gave.
+    pub(crate) fn write_block(
+        &self,
+        layers: &[usize],
+        block: BlockId,
+        bytes: &[u8],
+    ) -> candle_core::Result<()> {
+        let mut rest = bytes;
+        for &layer in layers {
+            let (keys, values) = &self.layers[layer];
+            for pool in [keys, values] {
+                let (_, len, width) = pool.dims3()?;
+                let (mine, after) = rest.split_at(len * width * size_of::<f32>());
+                rest = after;
+                let number = |b: &[u8; 4]| f32::from_le_bytes(*b);
+                let numbers: Vec<f32> = mine.as_chunks::<4>().0.iter().map(number).collect();
+                let numbers = Tensor::from_vec(numbers, (1, len, width), pool.device())?.to_dtype(self.ty)?;
+                pool.slice_set(&numbers, 0, block as usize)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Copies blocks in the pools of `layers`, one pair after the other.
     pub(crate) fn copy(&self, layers: &[usize], pairs: &[(BlockId, BlockId)]) -> candle_core::Result<()> {
         for &layer in layers {

@@ -187,4 +187,13 @@ impl Backend for CpuBackend {
     fn copy_blocks(&mut self, group: usize, pairs: &[(BlockId, BlockId)]) -> Result<()> {
         self.cache.copy(group, pairs)
     }
+
+    fn read_block(&self, group: usize, block: BlockId, out: &mut Vec<u8>) -> Result<()> {
+        out.extend_from_slice(self.cache.block(group, block)?);
+        Ok(())
+    }
+
+    fn write_block(&mut self, group: usize, block: BlockId, bytes: &[u8]) -> Result<()> {
+        self.cache.fill_block(group, block, bytes)
+    }
 }

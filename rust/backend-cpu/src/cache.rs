@@ -125,6 +125,25 @@ impl Cache {
         Ok(())
     }
 
+    /// The bytes of a block.
+    pub(crate) fn block(&self, group: usize, block: BlockId) -> Result<&[u8]> {
+        let pool = self.pools.get(group).filter(|pool| (block as usize) < pool.num_blocks);
+        let pool = pool.ok_or_else(|| Error::internal(format!("no block {block} in KV group {group}")))?;
+        Ok(&pool.data.bytes()[block as usize * pool.block_bytes..][..pool.block_bytes])
+    }
+
+    /// Fills a block with `bytes`.
+    pub(crate) fn fill_block(&mut self, group: usize, block: BlockId, bytes: &[u8]) -> Result<()> {
+        let pool = self.pools.get_mut(group).filter(|pool| (block as usize) < pool.num_blocks);
+        let pool = pool.ok_or_else(|| Error::internal(format!("no block {block} in KV group {group}")))?;
+        if bytes.len() != pool.block_bytes {
+            let fault = format!("has {} bytes, a block has {}", bytes.len(), pool.block_bytes);
+            return Err(Error::invalid("block", fault));
+        }
+        pool.data.bytes_mut()[block as usize * pool.block_bytes..][..bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
     /// The group's blocks, to read a layer's planes from.
     pub(crate) fn reader(&self, place: LayerPlace) -> Reader<'_> {
         let pool = &self.pools[place.group];

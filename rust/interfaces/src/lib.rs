@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use alloyforge_types::{
-    Batch, BlockId, ByteView, DType, KvType, ModelSpec, QuantType, Result, Role, TensorView, Weight,
+    Batch, BlockId, ByteView, DType, Error, KvType, ModelSpec, QuantType, Result, Role, TensorView, Weight,
 };
 
 /// A model file, or several that make one: tensors by name, borrowed from mapped memory.
@@ -163,6 +163,27 @@ pub trait Backend: Send {
     /// # Errors
     /// `Device`.
     fn copy_blocks(&mut self, group: usize, pairs: &[(BlockId, BlockId)]) -> Result<()>;
+
+    /// Adds the bytes of one block of one KV group to `out`, in a form of the backend's own that
+    /// [`write_block`](Self::write_block) takes: always as many for the same model and options.
+    ///
+    /// # Errors
+    /// `Device`, also, as provided, where the backend does not give blocks out.
+    fn read_block(&self, _group: usize, _block: BlockId, _out: &mut Vec<u8>) -> Result<()> {
+        Err(gives_no_blocks(self.device()))
+    }
+
+    /// Fills one block of one KV group with what [`read_block`](Self::read_block) gave.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for bytes of another length; else as [`read_block`](Self::read_block).
+    fn write_block(&mut self, _group: usize, _block: BlockId, _bytes: &[u8]) -> Result<()> {
+        Err(gives_no_blocks(self.device()))
+    }
+}
+
+fn gives_no_blocks(device: &str) -> Error {
+    Error::Device { device: device.to_owned(), fault: "does not give blocks of its KV cache out".into() }
 }
 
 /// A model that the engine can step, whatever is behind it.
@@ -199,6 +220,22 @@ pub trait Model: Send {
     /// # Errors
     /// `Device`.
     fn copy_blocks(&mut self, group: usize, pairs: &[(BlockId, BlockId)]) -> Result<()>;
+
+    /// As [`Backend::read_block`].
+    ///
+    /// # Errors
+    /// As [`Backend::read_block`].
+    fn read_block(&self, _group: usize, _block: BlockId, _out: &mut Vec<u8>) -> Result<()> {
+        Err(gives_no_blocks(self.device()))
+    }
+
+    /// As [`Backend::write_block`].
+    ///
+    /// # Errors
+    /// As [`Backend::write_block`].
+    fn write_block(&mut self, _group: usize, _block: BlockId, _bytes: &[u8]) -> Result<()> {
+        Err(gives_no_blocks(self.device()))
+    }
 }
 
 /// Text to token ids and back.

@@ -92,6 +92,16 @@ impl<B: Backend> Model for Decoder<B> {
         self.check.copies(group, pairs)?;
         if pairs.is_empty() { Ok(()) } else { self.backend.copy_blocks(group, pairs) }
     }
+
+    fn read_block(&self, group: usize, block: BlockId, out: &mut Vec<u8>) -> Result<()> {
+        self.check.copies(group, &[(block, block)])?;
+        self.backend.read_block(group, block, out)
+    }
+
+    fn write_block(&mut self, group: usize, block: BlockId, bytes: &[u8]) -> Result<()> {
+        self.check.copies(group, &[(block, block)])?;
+        self.backend.write_block(group, block, bytes)
+    }
 }
 
 /// Makes `logits` hold `rows * vocab` numbers.

@@ -1,5 +1,7 @@
 //! Log probabilities of the model's own distribution, before any sampling change.
 
+use super::scan;
+
 /// A token and its log probability.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TopLogprob {
@@ -11,7 +13,7 @@ pub struct TopLogprob {
 
 /// The constant that turns one row of logits into log probabilities.
 ///
-/// The sum runs over the row in its order in f64, so that it is a function of the row alone.
+/// The sum has one order, so that it is a function of the row alone.
 #[derive(Debug, Clone, Copy)]
 pub struct Normaliser {
     max: f32,
@@ -21,13 +23,12 @@ pub struct Normaliser {
 impl Normaliser {
     /// Of a row of logits without NaN.
     pub fn of(logits: &[f32]) -> Self {
-        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let (max, _) = scan::max_and_nan(logits);
         if !max.is_finite() {
             let infinite = logits.iter().filter(|l| **l == max).count();
             return Self { max, log_sum: (infinite as f64).ln() };
         }
-        let sum: f64 = logits.iter().map(|&l| f64::from(l - max).exp()).sum();
-        Self { max, log_sum: sum.ln() }
+        Self { max, log_sum: scan::sum_exp(logits, max).ln() }
     }
 
     /// The log probability of a token with this logit.

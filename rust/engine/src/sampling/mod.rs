@@ -14,6 +14,7 @@ mod dry;
 mod history;
 mod logprobs;
 mod sampler;
+mod scan;
 mod stream;
 mod truncate;
 mod validate;

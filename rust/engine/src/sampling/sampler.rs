@@ -7,7 +7,7 @@ use super::breakers::Breakers;
 use super::candidates::Candidates;
 use super::history::TokenHistory;
 use super::stream::{Purpose, uniform};
-use super::{dry, truncate, validate};
+use super::{dry, scan, truncate, validate};
 
 /// One request's way from logits to tokens.
 #[derive(Debug)]
@@ -19,8 +19,13 @@ pub struct Sampler {
     /// Mirostat's running bound, in bits.
     mu: f32,
     logits: Vec<f32>,
+    /// The weights of stretches of the vocabulary.
+    sums: Vec<f64>,
     candidates: Candidates,
 }
+
+/// Tokens of a stretch.
+const STRETCH: usize = 1024;
 
 /// A drawn token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +69,7 @@ impl Sampler {
             mu: params.mirostat.map_or(0.0, |m| 2.0 * m.tau),
             params: params.clone(),
             logits: Vec::new(),
+            sums: Vec::new(),
             candidates: Candidates::default(),
         })
     }
@@ -80,9 +86,13 @@ impl Sampler {
         step: u64,
         mask: Option<&[u32]>,
     ) -> Result<Drawn> {
+        if self.params.temperature == 0.0 && mask.is_none() && !self.changes_logits() {
+            self.check_len(logits)?;
+            return greedy(logits);
+        }
         self.process(logits, history, mask)?;
         if self.params.temperature == 0.0 {
-            return Ok(Drawn { token: self.greedy()? });
+            return greedy(&self.logits);
         }
         let number = uniform(self.seed, step, Purpose::Draw);
         self.scale();
@@ -109,6 +119,17 @@ impl Sampler {
         Ok(Drawn { token })
     }
 
+    /// As [`draw`](Self::draw), leaving no trace.
+    ///
+    /// # Errors
+    /// As [`draw`](Self::draw).
+    pub fn guess(&mut self, logits: &[f32], history: &TokenHistory, step: u64) -> Result<u32> {
+        let mu = self.mu;
+        let drawn = self.draw(logits, history, step, None);
+        self.mu = mu;
+        Ok(drawn?.token)
+    }
+
     /// The distribution that the draw of step `step` would be made from, as far as float32 can tell:
     /// a token whose share vanishes beside 1 is left out, though a draw may, once in a hundred million,
     /// take it.
@@ -124,7 +145,7 @@ impl Sampler {
     ) -> Result<Distribution> {
         self.process(logits, history, mask)?;
         if self.params.temperature == 0.0 {
-            return Ok(Distribution { weights: vec![(self.greedy()?, 1.0)] });
+            return Ok(Distribution { weights: vec![(greedy(&self.logits)?.token, 1.0)] });
         }
         self.scale();
         self.candidates.fill(&self.logits);
@@ -136,13 +157,7 @@ impl Sampler {
 
     /// Mask, bias and penalties into `self.logits`.
     fn process(&mut self, logits: &[f32], history: &TokenHistory, mask: Option<&[u32]>) -> Result<()> {
-        if logits.len() != self.vocab_size {
-            return Err(Error::internal(format!(
-                "{} logits for a vocabulary of {}",
-                logits.len(),
-                self.vocab_size
-            )));
-        }
+        self.check_len(logits)?;
         self.logits.clear();
         self.logits.extend_from_slice(logits);
         let p = &self.params;
@@ -170,25 +185,35 @@ impl Sampler {
         if p.dry.multiplier > 0.0 {
             dry::apply(&mut self.logits, history.tokens(), &p.dry, &self.breakers);
         }
-        let nan = logits.iter().chain(&self.logits).any(|l| l.is_nan());
-        if nan { Err(Error::internal("the logits are not numbers (NaN)")) } else { Ok(()) }
+        // a mask may hide what is wrong, a penalty bring it about
+        let is_changed = mask.is_some() || self.changes_logits();
+        let has_nan = |row: &[f32]| scan::max_and_nan(row).1;
+        if has_nan(logits) || is_changed && has_nan(&self.logits) { Err(not_numbers()) } else { Ok(()) }
     }
 
-    fn greedy(&self) -> Result<u32> {
-        let mut best = (f32::NEG_INFINITY, None);
-        for (i, &l) in self.logits.iter().enumerate() {
-            if l > best.0 {
-                best = (l, Some(i as u32));
-            }
+    /// Whether the parameters change a logit before the temperature does.
+    fn changes_logits(&self) -> bool {
+        let p = &self.params;
+        !p.logit_bias.is_empty()
+            || p.repetition_penalty != 1.0
+            || p.frequency_penalty != 0.0
+            || p.presence_penalty != 0.0
+            || p.dry.multiplier > 0.0
+    }
+
+    fn check_len(&self, logits: &[f32]) -> Result<()> {
+        if logits.len() == self.vocab_size {
+            return Ok(());
         }
-        best.1.ok_or_else(no_token)
+        let fault = format!("{} logits for a vocabulary of {}", logits.len(), self.vocab_size);
+        Err(Error::internal(fault))
     }
 
     fn scale(&mut self) {
         let temperature = self.params.temperature;
         if temperature != 1.0 {
             // a quotient that overflows would make equals of different logits: measure from the top
-            let max = self.logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let (max, _) = scan::max_and_nan(&self.logits);
             if max.is_finite() {
                 self.logits.iter_mut().for_each(|l| *l = (*l - max) / temperature);
             }
@@ -242,25 +267,61 @@ impl Sampler {
         Distribution { weights }
     }
 
-    /// A draw from the whole vocabulary, in two passes and without a list.
-    fn draw_from_all(&self, number: f64) -> Result<Drawn> {
-        let max = self.logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let weight = |l: f32| if l == max { 1.0 } else { f64::from(l - max).exp() };
-        let total: f64 = self.logits.iter().map(|&l| weight(l)).sum();
-        let mut left = number * total;
-        let mut last = None;
-        for (i, &l) in self.logits.iter().enumerate() {
-            let w = weight(l);
-            if w > 0.0 && l > f32::NEG_INFINITY {
-                last = Some(i as u32);
-                if left < w {
+    /// A draw from the whole vocabulary: the weights of stretches are summed, then the tokens of the one
+    /// that the number falls into.
+    fn draw_from_all(&mut self, number: f64) -> Result<Drawn> {
+        let (max, _) = scan::max_and_nan(&self.logits);
+        if max == f32::NEG_INFINITY {
+            return Err(no_token());
+        }
+        if max == f32::INFINITY {
+            // beside an infinite logit nothing counts
+            self.logits.iter_mut().for_each(|l| *l = if *l == max { 0.0 } else { f32::NEG_INFINITY });
+            return self.draw_from_all(number);
+        }
+        self.sums.clear();
+        self.sums.extend(self.logits.chunks(STRETCH).map(|stretch| scan::sum_exp(stretch, max)));
+        let mut left = number * self.sums.iter().sum::<f64>();
+        let mut chosen = 0;
+        for (i, &sum) in self.sums.iter().enumerate() {
+            if sum > 0.0 {
+                chosen = i;
+                if left < sum {
                     break;
                 }
-                left -= w;
+                left -= sum;
+            }
+        }
+        let first = chosen * STRETCH;
+        let mut last = None;
+        for (i, &l) in self.logits[first..].iter().take(STRETCH).enumerate() {
+            let weight = f64::from(scan::exp(l - max));
+            if weight > 0.0 {
+                last = Some((first + i) as u32);
+                if left < weight {
+                    break;
+                }
+                left -= weight;
             }
         }
         last.map(|token| Drawn { token }).ok_or_else(no_token)
     }
+}
+
+/// The highest logit's token, the lowest among equals.
+fn greedy(logits: &[f32]) -> Result<Drawn> {
+    let (max, has_nan) = scan::max_and_nan(logits);
+    if has_nan {
+        return Err(not_numbers());
+    }
+    match scan::first_at(logits, max) {
+        Some(token) if max > f32::NEG_INFINITY => Ok(Drawn { token: token as u32 }),
+        _ => Err(no_token()),
+    }
+}
+
+fn not_numbers() -> Error {
+    Error::internal("the logits are not numbers (NaN)")
 }
 
 fn no_token() -> Error {

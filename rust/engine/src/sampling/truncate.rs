@@ -4,16 +4,18 @@
 //! that much rounding, and a bound such as `top_p = 0.7` is meant to include a sum of 0.4 and 0.3.
 
 use super::candidates::{Candidate, Candidates, order};
+use super::scan;
 
 /// What float32 rounding can move a probability by.
 const SLACK: f64 = 1e-6;
 
-/// Sum of `exp(logit - max)` over all candidates, in fixed point with 60 bits behind the point: such
-/// sums are the same in any order, so the result does not depend on how far the candidates happen to
-/// be sorted.
+/// Sum of `exp(logit - max)` over all candidates, in fixed point with 44 bits behind the point, which
+/// leaves room for a million of them: such sums are the same in any order, so the result does not depend
+/// on how far the candidates happen to be sorted.
 pub(super) fn total(candidates: &Candidates, max: f32) -> f64 {
-    let one = (1u64 << 60) as f64;
-    let sum: u128 = candidates.as_slice().iter().map(|c| (weight(c, max) * one) as u128).sum();
+    let one = (1u64 << 44) as f64;
+    let term = |c: &Candidate| if c.logit == max { one } else { f64::from(scan::exp(c.logit - max)) * one };
+    let sum: u64 = candidates.as_slice().iter().map(|c| term(c) as u64).sum();
     sum as f64 / one
 }
 

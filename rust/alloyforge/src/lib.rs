@@ -17,5 +17,5 @@ pub use alloyforge_engine::Session;
 pub use alloyforge_models::Description;
 pub use backend::BackendChoice;
 pub use inspect::{Inspection, TensorSummary, inspect};
-pub use open::{OpenOptions, open};
+pub use open::{DraftSource, OpenOptions, open};
 pub use source::{Source, open_tokenizer};

@@ -1,9 +1,9 @@
 //! From a path to a session that serves requests.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use alloyforge_engine::{EngineOptions, Session, SessionParts};
+use alloyforge_engine::{Draft, EngineOptions, Session, SessionParts};
 use alloyforge_interfaces::{LoadOptions, Progress, Tokenizer};
 use alloyforge_types::{DType, Error, KvType, QuantType, Result};
 use serde_json::{Map, Value};
@@ -34,8 +34,19 @@ pub struct OpenOptions {
     pub max_batch: Option<usize>,
     /// Whether prompts that begin alike do not share what was computed.
     pub no_prefix_cache: bool,
+    /// Where guesses at the tokens to come are from.
+    pub draft: Option<DraftSource>,
     /// Told how far loading is, from any thread.
     pub progress: Option<Progress>,
+}
+
+/// Where guesses at the tokens to come are from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DraftSource {
+    /// The text so far.
+    Ngram,
+    /// A smaller model with the same tokens, at this path.
+    Model(PathBuf),
 }
 
 /// Opens the model at `path`.
@@ -65,6 +76,16 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Session> {
         progress: options.progress.clone(),
     };
     let (parameters, file_type) = (resolved.parameters, resolved.file_type.clone());
+    let draft = match &options.draft {
+        None => Draft::Off,
+        Some(DraftSource::Ngram) => Draft::Ngram,
+        Some(DraftSource::Model(path)) => {
+            let source = Source::open(path)?;
+            check_same_tokens(&tokenizer, &source.tokenizer()?)?;
+            let load_options = LoadOptions { progress: None, ..load_options.clone() };
+            Draft::Model(load(source.resolve()?, &device, options.backend, &load_options)?)
+        }
+    };
     let model = load(resolved, &device, options.backend, &load_options)?;
     Session::new(SessionParts {
         model,
@@ -75,6 +96,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Session> {
         parameters,
         file_type,
         options: engine,
+        draft,
     })
 }
 
@@ -100,6 +122,23 @@ fn check_vocabulary(tokenizer: &dyn Tokenizer, rows: usize, path: &Path) -> Resu
         return Err(Error::format(path.display().to_string(), "the tokenizer", fault));
     }
     Ok(())
+}
+
+/// A guess is a number: it must mean the same to both models.
+fn check_same_tokens(tokenizer: &dyn Tokenizer, draft: &dyn Tokenizer) -> Result<()> {
+    let (len, draft_len) = (tokenizer.vocab_size(), draft.vocab_size());
+    if len != draft_len {
+        let fault = format!("has {draft_len} tokens, the model has {len}: guesses need the same ones");
+        return Err(Error::invalid("draft", fault));
+    }
+    match (0..len as u32).find(|&id| tokenizer.token_bytes(id) != draft.token_bytes(id)) {
+        Some(id) => {
+            let fault =
+                format!("means another text by token {id} than the model: guesses need the same tokens");
+            Err(Error::invalid("draft", fault))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The texts of special tokens that chat templates name.

@@ -48,6 +48,10 @@ pub struct Usage {
     pub cached_tokens: usize,
     /// Tokens of all answers together.
     pub completion_tokens: usize,
+    /// Tokens that were guessed and computed beside those before them.
+    pub drafted_tokens: usize,
+    /// Those of them that turned out right: so many steps were saved.
+    pub accepted_tokens: usize,
 }
 
 /// Where a request's time went, in seconds.

@@ -1,5 +1,6 @@
 //! The engine: a model on a thread of its own, and the door to it.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +10,9 @@ use std::time::Instant;
 use alloyforge_interfaces::{MemoryUse, Model, Tokenizer};
 use alloyforge_types::{Error, KvType, ModelSpec, Result, SamplingParams};
 
-use crate::command::{Command, JobId};
+use crate::command::{Command, JobId, Transfer};
+use crate::draft::guesser::Guesser;
+use crate::draft::model::{MOST_SEQUENCES, ModelDrafter};
 use crate::handle::Outbox;
 use crate::job::{Choice, Generation, Moments, Probing, Rules, Ticket};
 use crate::kv::{KvManager, KvSize, free_memory, size_kv};
@@ -18,7 +21,7 @@ use crate::probe::{Probe, ProbeKind};
 use crate::sampling::{Sampler, derive_seed};
 use crate::scheduler::{RopeRegimes, Scheduler, SchedulerOptions};
 use crate::text::TextStream;
-use crate::{EngineOptions, Handle, Request, Stats};
+use crate::{Conversation, Draft, EngineOptions, Handle, Request, Stats, conversation};
 
 /// What the owner thread publishes.
 #[derive(Default)]
@@ -64,6 +67,7 @@ pub struct Engine {
     next_job: AtomicU64,
     tokenizer: Arc<dyn Tokenizer>,
     facts: ModelFacts,
+    guesses: Guesses,
     max_queue: usize,
     epoch: Instant,
     /// A child process has the engine's memory and not its thread.
@@ -77,13 +81,37 @@ impl Engine {
     /// `InvalidRequest` for an option out of range, `OutOfMemory` where the KV cache does not fit,
     /// `Internal` where no thread can be started.
     pub fn start(
+        model: Box<dyn Model>,
+        tokenizer: Arc<dyn Tokenizer>,
+        options: &EngineOptions,
+    ) -> Result<Self> {
+        Self::start_drafting(model, Draft::Off, tokenizer, options)
+    }
+
+    /// As [`start`](Self::start), with guesses at the tokens to come.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_drafting(
         mut model: Box<dyn Model>,
+        draft: Draft,
         tokenizer: Arc<dyn Tokenizer>,
         options: &EngineOptions,
     ) -> Result<Self> {
         options.check()?;
         let spec = model.spec().clone();
         let free = options.free_memory.or_else(free_memory);
+        let guesses = match &draft {
+            Draft::Off => Guesses::Never,
+            Draft::Ngram => Guesses::FromText,
+            Draft::Model(_) => Guesses::Told,
+        };
+        let drafter = match draft {
+            Draft::Model(draft) => Some(drafter(draft, &spec, options, free)?),
+            Draft::Off | Draft::Ngram => None,
+        };
+        // a draft model's cache is taken by now
+        let free = if drafter.is_some() { options.free_memory.or_else(free_memory) } else { free };
         let kv = size_kv(&spec, model.kv_type(), options, free)?;
         model.reserve_kv(&kv.blocks)?;
         let facts = ModelFacts {
@@ -118,6 +146,8 @@ impl Engine {
             shared: Arc::clone(&shared),
             scheduler: Box::new(scheduler),
             max_rows: options.max_rows,
+            max_guesses: options.max_logit_rows() - options.max_batch,
+            drafter,
             epoch,
         };
         let thread = thread::Builder::new()
@@ -132,6 +162,7 @@ impl Engine {
             next_job: AtomicU64::new(0),
             tokenizer,
             facts,
+            guesses,
             max_queue: options.max_queue,
             epoch,
             process: std::process::id(),
@@ -180,7 +211,14 @@ impl Engine {
             let sampling = SamplingParams { seed: Some(seed), ..request.sampling.clone() };
             let vocab_size = self.facts.spec.vocab_size;
             let sampler = Sampler::new(&sampling, vocab_size, Some(&*self.tokenizer), seed)?;
-            Ok(Choice::new(sampler, TextStream::new(Arc::clone(&self.tokenizer), request.stop.clone())))
+            let tokenizer = Arc::clone(&self.tokenizer);
+            let stream = TextStream::new(tokenizer, request.stop.clone(), request.special_text);
+            let guesser = match self.guesses {
+                Guesses::Never => None,
+                Guesses::FromText => Some(Guesser::from_text()),
+                Guesses::Told => Some(Guesser::told()),
+            };
+            Ok(Choice::new(sampler, stream, guesser))
         });
         let choices = choices.collect::<Result<Vec<_>>>()?;
 
@@ -192,6 +230,8 @@ impl Engine {
             prompt_len: request.prompt.len(),
             prompt: request.prompt,
             cached_tokens: 0,
+            drafted_tokens: 0,
+            accepted_tokens: 0,
             rules: Rules {
                 max_tokens: request.max_tokens.unwrap_or(room).min(room),
                 stop_tokens,
@@ -203,6 +243,7 @@ impl Engine {
             choices,
             ticket: Some(ticket),
             moments: Moments { submitted: self.epoch.elapsed(), ..Moments::default() },
+            keep: request.conversation.map(|c| c.0),
         };
         self.send(Command::Generate(id, Box::new(generation)))?;
         Ok(handle)
@@ -233,6 +274,51 @@ impl Engine {
         let probing = Probing { tokens, kind, values, len, reply, ticket: Some(ticket) };
         self.send(Command::Probe(id, Box::new(probing)))?;
         Ok(probe)
+    }
+
+    /// A conversation that keeps nothing yet.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub fn conversation(&self) -> Result<Conversation> {
+        self.check_open()?;
+        Ok(Conversation::new(self.new_job(), self.commands.clone()))
+    }
+
+    /// A second conversation that keeps what `conversation` does.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub fn fork(&self, conversation: &Conversation) -> Result<Conversation> {
+        let fork = self.conversation()?;
+        self.send(Command::Fork(conversation.id().0, fork.id().0))?;
+        Ok(fork)
+    }
+
+    /// Writes what `conversation` keeps to a file, with a text of the caller's own.
+    ///
+    /// # Errors
+    /// `Io`, `OutOfMemory`, `Device`, `Closed`.
+    pub fn save(&self, conversation: &Conversation, path: &Path, text: String) -> Result<()> {
+        self.check_open()?;
+        let (reply, contents) = channel();
+        self.send(Command::Transfer(Transfer::Out(conversation.id().0, reply)))?;
+        conversation::write(path, &contents.recv().unwrap_or(Err(Error::Closed))?, text)
+    }
+
+    /// Has `conversation` keep what a file holds, in place of what it kept before, and gives the
+    /// caller's text. What finds no place in the cache will be computed again.
+    ///
+    /// # Errors
+    /// `Io`; `Format` for a file that is damaged or no conversation; `InvalidRequest` where another
+    /// model wrote it; `OutOfMemory`, `Device`, `Closed`.
+    pub fn restore(&self, conversation: &Conversation, path: &Path) -> Result<String> {
+        self.check_open()?;
+        let (contents, text) = conversation::read(path)?;
+        let (reply, done) = channel();
+        self.send(Command::Transfer(Transfer::In(conversation.id().0, contents, reply)))?;
+        done.recv().unwrap_or(Err(Error::Closed))?;
+        Ok(text)
     }
 
     /// Ends all requests with `Closed` and frees the model. Calls after the first do nothing.
@@ -313,6 +399,37 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// Where the guesses at a request's tokens come from.
+#[derive(Debug, Clone, Copy)]
+enum Guesses {
+    Never,
+    FromText,
+    Told,
+}
+
+/// A drafter on `draft`, with a cache for the few sequences that it is asked about at once.
+///
+/// # Errors
+/// `InvalidRequest` where it has fewer tokens than the model of `spec`, `OutOfMemory`.
+fn drafter(
+    mut draft: Box<dyn Model>,
+    spec: &ModelSpec,
+    options: &EngineOptions,
+    free: Option<u64>,
+) -> Result<ModelDrafter> {
+    let own = EngineOptions {
+        context_len: None,
+        kv_memory: None,
+        max_batch: MOST_SEQUENCES.min(options.max_batch),
+        prefix_cache: false,
+        ..options.clone()
+    };
+    // a quarter of the half that a model with its own cache alone would take
+    let kv = size_kv(draft.spec(), draft.kv_type(), &own, free.map(|n| n / 4))?;
+    draft.reserve_kv(&kv.blocks)?;
+    Ok(ModelDrafter::new(draft, &kv.blocks, options.max_rows, kv.context_len, spec.vocab_size))
 }
 
 /// Most answers to one request.

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use alloyforge_types::{Error, Priority, Result};
 
+use crate::draft::guesser::Guesser;
 use crate::handle::Outbox;
 use crate::probe::{ProbeKind, Readings};
 use crate::sampling::{Normaliser, Sampler, TokenHistory};
-use crate::scheduler::SeqId;
+use crate::scheduler::{KeepId, SeqId};
 use crate::text::{Flow, TextStream};
 use crate::{Chunk, Completion, Event, FinishReason, Output, Timings, TokenLogprob, Usage};
 
@@ -73,6 +74,9 @@ pub(crate) struct Generation {
     pub(crate) prompt: Vec<u32>,
     pub(crate) prompt_len: usize,
     pub(crate) cached_tokens: usize,
+    /// Guesses that were computed, and those of them that were right.
+    pub(crate) drafted_tokens: usize,
+    pub(crate) accepted_tokens: usize,
     pub(crate) rules: Rules,
     pub(crate) is_streaming: bool,
     pub(crate) priority: Priority,
@@ -80,6 +84,8 @@ pub(crate) struct Generation {
     pub(crate) choices: Vec<Choice>,
     pub(crate) ticket: Option<Ticket>,
     pub(crate) moments: Moments,
+    /// The conversation that keeps its blocks.
+    pub(crate) keep: Option<KeepId>,
 }
 
 impl Generation {
@@ -116,6 +122,8 @@ impl Generation {
         let usage = Usage {
             prompt_tokens: self.prompt_len,
             cached_tokens: self.cached_tokens,
+            drafted_tokens: self.drafted_tokens,
+            accepted_tokens: self.accepted_tokens,
             completion_tokens: choices.iter().map(|c| c.tokens.len()).sum(),
         };
         Some(Output { choices, usage, timings: self.moments.timings(now) })
@@ -126,6 +134,8 @@ impl Generation {
 pub(crate) struct Choice {
     pub(crate) seq: Option<SeqId>,
     sampler: Sampler,
+    /// What it is expected to say next, where that is guessed.
+    pub(crate) guesser: Option<Guesser>,
     /// Made when the first token is drawn: a request that waits costs its prompt and little more.
     history: Option<TokenHistory>,
     stream: TextStream,
@@ -139,10 +149,11 @@ pub(crate) struct Choice {
 }
 
 impl Choice {
-    pub(crate) fn new(sampler: Sampler, stream: TextStream) -> Self {
+    pub(crate) fn new(sampler: Sampler, stream: TextStream, guesser: Option<Guesser>) -> Self {
         Self {
             seq: None,
             sampler,
+            guesser,
             history: None,
             stream,
             tokens: Vec::new(),
@@ -178,6 +189,26 @@ impl Choice {
             self.finish(FinishReason::Length);
         }
         Ok(token)
+    }
+
+    /// Its tokens so far, without the prompt.
+    pub(crate) fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// How many tokens may come behind the next one.
+    pub(crate) fn room(&self, rules: &Rules) -> usize {
+        rules.max_tokens.saturating_sub(self.tokens.len() + 1)
+    }
+
+    /// What a draft model's logits say, drawn as the token will be that is `ahead` of the next one: with
+    /// the same number, so that two distributions that agree seldom give different tokens.
+    ///
+    /// # Errors
+    /// As [`draw`](Self::draw).
+    pub(crate) fn guess(&mut self, logits: &[f32], ahead: usize) -> Result<u32> {
+        let Some(history) = &self.history else { return Err(Error::internal("a guess before a token")) };
+        self.sampler.guess(logits, history, (self.tokens.len() + ahead) as u64)
     }
 
     /// Ends the answer, unless it has ended.

@@ -17,7 +17,9 @@
 mod chat;
 mod command;
 mod completion;
+mod conversation;
 mod defaults;
+mod draft;
 mod engine;
 mod handle;
 mod job;
@@ -34,6 +36,8 @@ mod text;
 
 pub use chat::ChatRequest;
 pub use completion::{Chunk, Completion, Event, FinishReason, Output, Timings, TokenLogprob, Usage};
+pub use conversation::{Conversation, ConversationId};
+pub use draft::Draft;
 pub use engine::{Engine, ModelFacts};
 pub use handle::{Handle, Waker};
 pub use options::EngineOptions;

@@ -2,6 +2,8 @@
 
 use alloyforge_types::{Priority, SamplingParams};
 
+use crate::ConversationId;
+
 /// Text generation from a prompt of tokens.
 ///
 /// Nothing here is a default of some model: [`Session::request`](crate::Session::request) gives a
@@ -31,6 +33,10 @@ pub struct Request {
     /// Whether text is delivered while it is written ([`Event::Chunk`](crate::Event::Chunk)), or only
     /// the end result.
     pub stream: bool,
+    /// Whether special tokens give the answer their text, but those that end it.
+    pub special_text: bool,
+    /// The conversation that keeps the blocks of prompt and first answer.
+    pub conversation: Option<ConversationId>,
 }
 
 impl Default for Request {
@@ -47,6 +53,8 @@ impl Default for Request {
             priority: Priority::Normal,
             timeout: None,
             stream: true,
+            special_text: false,
+            conversation: None,
         }
     }
 }

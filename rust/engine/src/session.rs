@@ -1,15 +1,16 @@
 //! A model with its texts: what users hold.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use alloyforge_interfaces::{MemoryUse, Model, Tokenizer};
-use alloyforge_tokenize::decode;
+use alloyforge_tokenize::{decode, encode_with_bos};
 use alloyforge_types::{Error, KvType, Result};
 use serde_json::{Map, Value};
 
 use crate::chat::{Chat, ChatRequest};
 use crate::defaults::default_request;
-use crate::{Engine, EngineOptions, Handle, Probe, ProbeKind, Request, Stats};
+use crate::{Conversation, Draft, Engine, EngineOptions, Handle, Probe, ProbeKind, Request, Stats};
 
 /// What a session is made of.
 pub struct SessionParts {
@@ -29,6 +30,8 @@ pub struct SessionParts {
     pub file_type: String,
     /// Limits and sizes.
     pub options: EngineOptions,
+    /// Where guesses at the tokens to come are from.
+    pub draft: Draft,
 }
 
 /// What there is to know of a session.
@@ -73,8 +76,8 @@ impl Session {
     /// # Errors
     /// As [`Engine::start`].
     pub fn new(parts: SessionParts) -> Result<Self> {
-        let SessionParts { model, tokenizer, chat_template, template_variables, options, .. } = parts;
-        let engine = Engine::start(model, Arc::clone(&tokenizer), &options)?;
+        let SessionParts { model, tokenizer, chat_template, template_variables, options, draft, .. } = parts;
+        let engine = Engine::start_drafting(model, draft, Arc::clone(&tokenizer), &options)?;
         let facts = engine.facts();
         let spec = &facts.spec;
         let token_bytes =
@@ -129,6 +132,38 @@ impl Session {
         self.engine.submit(request)
     }
 
+    /// As [`Engine::conversation`].
+    ///
+    /// # Errors
+    /// As [`Engine::conversation`].
+    pub fn conversation(&self) -> Result<Conversation> {
+        self.engine.conversation()
+    }
+
+    /// As [`Engine::fork`].
+    ///
+    /// # Errors
+    /// As [`Engine::fork`].
+    pub fn fork(&self, conversation: &Conversation) -> Result<Conversation> {
+        self.engine.fork(conversation)
+    }
+
+    /// As [`Engine::save`].
+    ///
+    /// # Errors
+    /// As [`Engine::save`].
+    pub fn save(&self, conversation: &Conversation, path: &Path, text: String) -> Result<()> {
+        self.engine.save(conversation, path, text)
+    }
+
+    /// As [`Engine::restore`].
+    ///
+    /// # Errors
+    /// As [`Engine::restore`].
+    pub fn restore(&self, conversation: &Conversation, path: &Path) -> Result<String> {
+        self.engine.restore(conversation, path)
+    }
+
     /// The tokens of `text`. Special tokens written in it become their ids where `special`. BOS is put
     /// first where `add_bos` says so (`None`: where the model wants it), unless it is there already.
     ///
@@ -136,15 +171,7 @@ impl Session {
     /// `InvalidRequest` where the vocabulary cannot express the text; `Closed`.
     pub fn tokenize(&self, text: &str, special: bool, add_bos: Option<bool>) -> Result<Vec<u32>> {
         self.engine.check_open()?;
-        let mut tokens = self.tokenizer.encode(text, special)?;
-        let (bos, by_default) = self.tokenizer.bos();
-        if let Some(bos) = bos
-            && add_bos.unwrap_or(by_default)
-            && tokens.first() != Some(&bos)
-        {
-            tokens.insert(0, bos);
-        }
-        Ok(tokens)
+        encode_with_bos(&*self.tokenizer, text, special, add_bos)
     }
 
     /// The tokens of a prompt: [`tokenize`](Self::tokenize) with special tokens and the model's BOS.

@@ -19,4 +19,8 @@ pub struct Stats {
     pub prompt_tokens: u64,
     /// Tokens written.
     pub completion_tokens: u64,
+    /// Tokens that were guessed and computed beside those before them.
+    pub drafted_tokens: u64,
+    /// Those of them that turned out right.
+    pub accepted_tokens: u64,
 }

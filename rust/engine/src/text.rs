@@ -24,8 +24,11 @@ pub(crate) struct TextStream {
 
 impl TextStream {
     /// A text that ends before the first of `stops`, none of which is empty.
-    pub(crate) fn new(tokenizer: Arc<dyn Tokenizer>, stops: Vec<String>) -> Self {
-        Self { decoder: StreamDecoder::continuing(tokenizer), stops, held: String::new() }
+    /// Special tokens have a text where `special`.
+    pub(crate) fn new(tokenizer: Arc<dyn Tokenizer>, stops: Vec<String>, special: bool) -> Self {
+        let decoder = StreamDecoder::continuing(tokenizer);
+        let decoder = if special { decoder.with_special() } else { decoder };
+        Self { decoder, stops, held: String::new() }
     }
 
     /// Takes a token and adds the text that is certain now to `out`.

@@ -17,6 +17,7 @@ fn session(template: Option<&str>) -> Session {
     let mut variables = serde_json::Map::new();
     variables.insert("bos_token".into(), json!("<s>"));
     Session::new(SessionParts {
+        draft: Default::default(),
         model: Box::new(HashLm::new(&[None], Rope::Plain)),
         tokenizer: Arc::new(ByteTokenizer::default()),
         chat_template: template.map(str::to_owned),

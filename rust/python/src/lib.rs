@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 
 mod bell;
 mod chat_template;
+mod conversation;
 mod devices;
 mod error;
 mod inspect;
@@ -30,6 +31,8 @@ mod _native {
     use super::bell::Bell;
     #[pymodule_export]
     use super::chat_template::ChatTemplate;
+    #[pymodule_export]
+    use super::conversation::Conversation;
     #[pymodule_export]
     use super::devices::devices;
     #[pymodule_export]

@@ -51,8 +51,9 @@ fn one<'py>(
     timings: &Bound<'py, PyAny>,
     others: Vec<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let Usage { prompt_tokens, cached_tokens, completion_tokens } = usage;
-    let usage = class(py, "Usage")?.call1((prompt_tokens, cached_tokens, completion_tokens))?;
+    let Usage { prompt_tokens, cached_tokens, completion_tokens, drafted_tokens, accepted_tokens } = usage;
+    let usage = (prompt_tokens, cached_tokens, completion_tokens, drafted_tokens, accepted_tokens);
+    let usage = class(py, "Usage")?.call1(usage)?;
     let Completion { text, tokens, logprobs, finish_reason, .. } = choice;
     let logprobs = self::logprobs(py, logprobs)?;
     class(py, "Completion")?.call1((text, tokens, logprobs, finish_reason.name(), usage, timings, others))

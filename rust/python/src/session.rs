@@ -4,18 +4,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use alloyforge::{BackendChoice, OpenOptions, open};
+use alloyforge::{BackendChoice, DraftSource, OpenOptions, open};
 use alloyforge_engine::{ChatRequest, ProbeKind};
+use alloyforge_tokenize::without_bos;
 use alloyforge_types::{DType, Error, KvType, QuantType};
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use crate::bell::Bell;
+use crate::conversation::Conversation;
 use crate::error::{Raise, core};
 use crate::request::Request;
 use crate::results::class;
-use crate::tokenizer::without_bos;
 use crate::wait::{elsewhere, until};
 use crate::{json, sampling};
 
@@ -68,7 +69,8 @@ impl Session {
     #[new]
     #[pyo3(signature = (
         path, *, device="auto", backend="auto", dtype="auto", quantize=None, context_len=None,
-        kv_dtype="auto", kv_memory=None, threads=None, max_batch=None, prefix_cache=true, progress=None,
+        kv_dtype="auto", kv_memory=None, threads=None, max_batch=None, prefix_cache=true, draft=None,
+        progress=None,
     ))]
     #[allow(clippy::too_many_arguments, reason = "they are the public interface's, by keyword only")]
     fn new(
@@ -84,6 +86,7 @@ impl Session {
         threads: Option<usize>,
         max_batch: Option<usize>,
         prefix_cache: bool,
+        draft: Option<PathBuf>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         // written by the loader's threads, read here: they never wait for the interpreter's lock
@@ -105,6 +108,8 @@ impl Session {
             threads,
             max_batch,
             no_prefix_cache: !prefix_cache,
+            draft: draft
+                .map(|d| if d.as_os_str() == "ngram" { DraftSource::Ngram } else { DraftSource::Model(d) }),
             progress: Some(Arc::new(move |done: f32| teller.store(done.to_bits(), Ordering::Relaxed))),
         };
         let session = elsewhere(
@@ -119,7 +124,10 @@ impl Session {
     }
 
     /// Puts a request in line.
-    #[pyo3(signature = (prompt, sampling, *, stream=false, bell=None, tag=0))]
+    #[pyo3(signature = (
+        prompt, sampling, *, stream=false, bell=None, tag=0, special_text=false, conversation=None,
+    ))]
+    #[allow(clippy::too_many_arguments, reason = "they are given by keyword only")]
     fn submit(
         &self,
         py: Python<'_>,
@@ -128,10 +136,14 @@ impl Session {
         stream: bool,
         bell: Option<&Bound<'_, Bell>>,
         tag: u64,
+        special_text: bool,
+        conversation: Option<&Bound<'_, Conversation>>,
     ) -> PyResult<Request> {
         let mut request = self.session.request();
         sampling::apply(sampling, &mut request)?;
         request.stream = stream;
+        request.special_text = special_text;
+        request.conversation = conversation.map(|c| c.get().id());
         request.prompt = PromptArgument::read(prompt, "prompt")?.tokens(py, &self.session)?;
         let handle = core(py, || self.session.submit(request))?;
         if let Some(bell) = bell {
@@ -139,6 +151,12 @@ impl Session {
             handle.set_waker(Arc::new(move || rope.ring(tag)));
         }
         Ok(Request::new(handle))
+    }
+
+    /// A conversation, which keeps the blocks of the requests that name it.
+    fn conversation(&self, py: Python<'_>) -> PyResult<Conversation> {
+        let kept = core(py, || self.session.conversation())?;
+        Ok(Conversation::new(Arc::clone(&self.session), kept))
     }
 
     /// The prompt of a chat.
@@ -206,7 +224,7 @@ impl Session {
     /// Token ids to text.
     #[pyo3(signature = (tokens, *, skip_special=false))]
     fn detokenize(&self, py: Python<'_>, tokens: Vec<u32>, skip_special: bool) -> PyResult<String> {
-        core(py, || self.session.detokenize(without_bos(&tokens, &**self.session.tokenizer()), skip_special))
+        core(py, || self.session.detokenize(without_bos(&**self.session.tokenizer(), &tokens), skip_special))
     }
 
     /// What is loaded.
@@ -240,6 +258,8 @@ impl Session {
             stats.preemptions,
             stats.prompt_tokens,
             stats.completion_tokens,
+            stats.drafted_tokens,
+            stats.accepted_tokens,
         ))
     }
 

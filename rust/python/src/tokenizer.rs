@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use alloyforge_interfaces::Tokenizer as _;
-use alloyforge_tokenize::{TextTokenizer, decode};
+use alloyforge_tokenize::{TextTokenizer, decode, encode_with_bos, without_bos};
 use alloyforge_types::Error;
 use pyo3::prelude::*;
 
@@ -31,39 +31,18 @@ impl Tokenizer {
     /// The token ids of a text.
     #[pyo3(signature = (text, *, special=true, add_bos=None))]
     fn encode(&self, py: Python<'_>, text: &str, special: bool, add_bos: Option<bool>) -> PyResult<Vec<u32>> {
-        core(py, || {
-            let mut tokens = self.tokenizer.encode(text, special)?;
-            let (bos, by_default) = self.tokenizer.bos();
-            if let Some(bos) = bos
-                && add_bos.unwrap_or(by_default)
-                && tokens.first() != Some(&bos)
-            {
-                tokens.insert(0, bos);
-            }
-            Ok(tokens)
-        })
+        core(py, || encode_with_bos(&self.tokenizer, text, special, add_bos))
     }
 
     /// The text of token ids.
     #[pyo3(signature = (tokens, *, skip_special=false))]
     fn decode(&self, py: Python<'_>, tokens: Vec<u32>, skip_special: bool) -> PyResult<String> {
         core(py, || {
-            let tokens = without_bos(&tokens, &self.tokenizer);
+            let tokens = without_bos(&self.tokenizer, &tokens);
             if let Some(id) = tokens.iter().find(|&&id| self.tokenizer.token_bytes(id).is_none()) {
                 return Err(Error::invalid("tokens", format!("token id {id} is outside the vocabulary")));
             }
             Ok(decode(&self.tokenizer, tokens, skip_special))
         })
-    }
-}
-
-/// `tokens` without a BOS token in front, which encoding puts there and which is no text.
-pub(crate) fn without_bos<'a>(
-    tokens: &'a [u32],
-    tokenizer: &dyn alloyforge_interfaces::Tokenizer,
-) -> &'a [u32] {
-    match (tokens, tokenizer.bos().0) {
-        ([first, rest @ ..], Some(bos)) if *first == bos => rest,
-        _ => tokens,
     }
 }

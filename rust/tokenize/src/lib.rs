@@ -12,6 +12,7 @@
 #![deny(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 #![forbid(unsafe_code)]
 
+mod bos;
 mod byte_level;
 mod decode;
 mod gguf;
@@ -27,6 +28,7 @@ mod tokenizer;
 mod trie;
 mod vocabulary;
 
+pub use bos::{encode_with_bos, without_bos};
 pub use decode::{StreamDecoder, decode};
 pub use gguf::from_gguf;
 pub use json::from_json;

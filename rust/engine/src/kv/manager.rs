@@ -29,6 +29,8 @@ pub struct SequenceBlocks {
     tail: Option<NodeId>,
     /// Full blocks published.
     num_published: usize,
+    /// Whether full blocks are published.
+    is_published: bool,
 }
 
 impl SequenceBlocks {
@@ -84,22 +86,39 @@ pub fn most_blocks(window: Option<usize>, len: usize, rows: usize) -> usize {
 #[derive(Debug)]
 pub struct KvManager {
     groups: Vec<Group>,
-    prefix: Option<PrefixCache>,
+    prefix: PrefixCache,
+    /// Whether every sequence's blocks are published.
+    has_prefix_cache: bool,
+}
+
+/// Blocks that are kept for longer than others.
+#[derive(Debug, Clone, Default)]
+pub struct Pin {
+    /// Group, block, and the prefix node that it served when it was pinned.
+    blocks: Vec<(usize, BlockId, NodeId)>,
+}
+
+/// A full block that the prefix cache knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownBlock {
+    /// Its KV group.
+    pub group: usize,
+    /// Which block of its sequence it is.
+    pub index: usize,
+    /// Where it is.
+    pub block: BlockId,
 }
 
 impl KvManager {
     /// A manager of groups with the given windows and counts of blocks.
     pub fn new(groups: &[(Option<usize>, usize)], has_prefix_cache: bool) -> Self {
         let group = |&(window, n)| Group { window, pool: BlockPool::new(n) };
-        Self {
-            groups: groups.iter().map(group).collect(),
-            prefix: has_prefix_cache.then(PrefixCache::default),
-        }
+        Self { groups: groups.iter().map(group).collect(), prefix: PrefixCache::default(), has_prefix_cache }
     }
 
-    /// Whether full blocks are kept and found again.
+    /// Whether every sequence's full blocks are kept and found again.
     pub fn has_prefix_cache(&self) -> bool {
-        self.prefix.is_some()
+        self.has_prefix_cache
     }
 
     /// Blocks that live sequences hold, over all groups.
@@ -112,8 +131,8 @@ impl KvManager {
         self.groups.iter().map(|g| g.pool.total()).sum()
     }
 
-    /// A sequence without blocks.
-    pub fn start(&self, regime: u64) -> SequenceBlocks {
+    /// A sequence without blocks, whose full blocks are published where `is_published`.
+    pub fn start(&self, regime: u64, is_published: bool) -> SequenceBlocks {
         let n = self.groups.len();
         SequenceBlocks {
             tables: vec![Vec::new(); n],
@@ -121,6 +140,7 @@ impl KvManager {
             regime,
             tail: None,
             num_published: 0,
+            is_published,
         }
     }
 
@@ -169,13 +189,13 @@ impl KvManager {
     }
 
     fn hit_block(&self, hit: &PrefixHit, group: usize, index: usize) -> Option<BlockId> {
-        self.prefix.as_ref()?.block(*hit.nodes.get(index)?, group)
+        self.prefix.block(*hit.nodes.get(index)?, group)
     }
 
     /// The longest prefix of `tokens`, at most `limit` tokens, whose every block that a sequence going
     /// on behind it sees is there.
     pub fn lookup(&self, regime: u64, tokens: &[u32], limit: usize) -> PrefixHit {
-        let Some(prefix) = &self.prefix else { return PrefixHit::default() };
+        let prefix = &self.prefix;
         let limit = limit.min(tokens.len()) / BLOCK_LEN * BLOCK_LEN;
         let mut nodes = prefix.walk(regime, &tokens[..limit]);
         // for each group, how many blocks stand in a row up to the node looked at
@@ -198,8 +218,8 @@ impl KvManager {
     }
 
     /// Begins a sequence with the blocks of `hit`.
-    pub fn adopt(&mut self, regime: u64, hit: &PrefixHit) -> SequenceBlocks {
-        let mut blocks = self.start(regime);
+    pub fn adopt(&mut self, regime: u64, is_published: bool, hit: &PrefixHit) -> SequenceBlocks {
+        let mut blocks = self.start(regime, is_published);
         for g in 0..self.groups.len() {
             let wanted = self.wanted(hit, g);
             blocks.num_gone[g] = wanted.start;
@@ -213,23 +233,105 @@ impl KvManager {
         }
         blocks.num_published = hit.nodes.len();
         blocks.tail = hit.nodes.last().copied();
-        if let (Some(prefix), Some(tail)) = (&mut self.prefix, blocks.tail) {
-            prefix.pin(tail);
+        if let Some(tail) = blocks.tail {
+            self.prefix.pin(tail);
         }
         blocks
     }
 
-    /// A second sequence with the same blocks.
-    pub fn fork(&mut self, blocks: &SequenceBlocks) -> SequenceBlocks {
-        for (group, table) in self.groups.iter_mut().zip(&blocks.tables) {
+    /// Wants the published blocks of `tokens` kept for longer than others, until
+    /// [`unpin`](Self::unpin). Where memory is wanted for live sequences they go all the same, after
+    /// everything else.
+    pub fn pin(&mut self, regime: u64, tokens: &[u32]) -> Pin {
+        let nodes = self.prefix.walk(regime, tokens);
+        let mut pin = Pin::default();
+        for node in nodes {
+            for (g, group) in self.groups.iter_mut().enumerate() {
+                if let Some(block) = self.prefix.block(node, g) {
+                    group.pool.pin(block);
+                    pin.blocks.push((g, block, node));
+                }
+            }
+        }
+        pin
+    }
+
+    /// Takes a [`pin`](Self::pin) back.
+    pub fn unpin(&mut self, pin: &Pin) {
+        for &(g, block, node) in &pin.blocks {
+            let pool = &mut self.groups[g].pool;
+            // a block that was taken for something else has lost its pins
+            if pool.node(block) == Some(node) {
+                pool.unpin(block);
+            }
+        }
+    }
+
+    /// The blocks of the longest known beginning of `tokens`, in order.
+    pub fn known(&self, regime: u64, tokens: &[u32]) -> Vec<KnownBlock> {
+        let mut known = Vec::new();
+        for (index, &node) in self.prefix.walk(regime, tokens).iter().enumerate() {
+            let block = |group| Some(KnownBlock { group, index, block: self.prefix.block(node, group)? });
+            known.extend((0..self.groups.len()).filter_map(block));
+        }
+        known
+    }
+
+    /// Blocks for those of `wanted`, pairs of a group and an index into the full blocks of `tokens`, that
+    /// the prefix cache does not have, to be filled by the caller at once: it finds them from now on.
+    /// As many as can be taken without anybody's pinned or held ones.
+    pub fn make_known(&mut self, regime: u64, tokens: &[u32], wanted: &[(usize, usize)]) -> Vec<KnownBlock> {
+        let mut tail = None;
+        let mut made = Vec::new();
+        for (index, text) in tokens.chunks_exact(BLOCK_LEN).enumerate() {
+            let Some(node) = self.prefix.advance(tail, regime, text, self.groups.len()) else { break };
+            tail = Some(node);
+            for g in 0..self.groups.len() {
+                let is_missing = self.prefix.block(node, g).is_none();
+                if !is_missing || !wanted.contains(&(g, index)) || !self.groups[g].pool.has_unpinned() {
+                    continue;
+                }
+                let Some(block) = self.take(g) else { continue };
+                self.prefix.offer(node, g, block);
+                self.groups[g].pool.set_node(block, node);
+                // nobody's: idle from the start
+                self.groups[g].pool.release(block);
+                made.push(KnownBlock { group: g, index, block });
+            }
+        }
+        if let Some(tail) = tail {
+            self.prefix.unpin(tail);
+        }
+        made
+    }
+
+    /// Takes back what [`make_known`](Self::make_known) gave and nobody has found yet.
+    pub fn forget_known(&mut self, made: &[KnownBlock]) {
+        for known in made {
+            let pool = &mut self.groups[known.group].pool;
+            if let Some(node) = pool.node(known.block) {
+                pool.forget(known.block);
+                if pool.node(known.block).is_none() {
+                    self.prefix.evict(node, known.group);
+                }
+            }
+        }
+    }
+
+    /// A second sequence with the blocks that hold the first `len` tokens, all that are computed.
+    pub fn fork(&mut self, blocks: &SequenceBlocks, len: usize) -> SequenceBlocks {
+        let mut fork = blocks.clone();
+        for (group, table) in self.groups.iter_mut().zip(&mut fork.tables) {
+            // what lies behind was taken for guesses, and will be written to
+            table.truncate(len.div_ceil(BLOCK_LEN));
             for &block in table.iter().filter(|&&b| b != NO_BLOCK) {
                 group.pool.share(block);
             }
         }
-        if let (Some(prefix), Some(tail)) = (&mut self.prefix, blocks.tail) {
-            prefix.pin(tail);
+        if let Some(tail) = blocks.tail {
+            self.prefix.pin(tail);
         }
-        blocks.clone()
+        fork
     }
 
     /// Gives all blocks back, the last first, so that of a cached text the end is evicted before the
@@ -242,8 +344,8 @@ impl KvManager {
         }
         blocks.num_gone.fill(0);
         blocks.num_published = 0;
-        if let (Some(prefix), Some(tail)) = (&mut self.prefix, blocks.tail.take()) {
-            prefix.unpin(tail);
+        if let Some(tail) = blocks.tail.take() {
+            self.prefix.unpin(tail);
         }
     }
 
@@ -313,8 +415,8 @@ impl KvManager {
 
     fn take(&mut self, group: usize) -> Option<BlockId> {
         let (block, evicted) = self.groups[group].pool.take()?;
-        if let (Some(prefix), Some(node)) = (&mut self.prefix, evicted) {
-            prefix.evict(node, group);
+        if let Some(node) = evicted {
+            self.prefix.evict(node, group);
         }
         Some(block)
     }
@@ -322,7 +424,10 @@ impl KvManager {
     /// Lets the prefix cache find the full blocks of a sequence whose first `len` tokens have been
     /// computed.
     pub fn publish(&mut self, blocks: &mut SequenceBlocks, tokens: &[u32], len: usize) {
-        let Some(prefix) = &mut self.prefix else { return };
+        if !blocks.is_published {
+            return;
+        }
+        let prefix = &mut self.prefix;
         let len = len.min(tokens.len());
         for i in blocks.num_published..len / BLOCK_LEN {
             let text = &tokens[i * BLOCK_LEN..(i + 1) * BLOCK_LEN];
@@ -372,12 +477,10 @@ impl KvManager {
             }
             for block in 0..group.pool.total() as BlockId {
                 if let Some(node) = group.pool.node(block) {
-                    assert_eq!(self.prefix.as_ref().unwrap().block(node, g), Some(block));
+                    assert_eq!(self.prefix.block(node, g), Some(block));
                 }
             }
         }
-        if let Some(prefix) = &self.prefix {
-            prefix.check_books(live.iter().filter_map(|b| b.tail));
-        }
+        self.prefix.check_books(live.iter().filter_map(|b| b.tail));
     }
 }

@@ -6,7 +6,7 @@ mod pool;
 mod prefix;
 mod sizing;
 
-pub use manager::{BlockCopy, KvManager, PrefixHit, SequenceBlocks, most_blocks};
+pub use manager::{BlockCopy, KnownBlock, KvManager, Pin, PrefixHit, SequenceBlocks, most_blocks};
 pub use memory::free_memory;
 pub use pool::BlockPool;
 pub use prefix::{NodeId, PrefixCache};

@@ -15,18 +15,27 @@ struct Block {
     node: Option<NodeId>,
     /// Its place in the order of eviction, while it is idle.
     stamp: u64,
+    /// How many want it kept for longer than others.
+    pins: u32,
+}
+
+impl Block {
+    fn place(&self) -> (bool, u64) {
+        (self.pins > 0, self.stamp)
+    }
 }
 
 /// A fixed count of blocks with reference counts.
 ///
 /// A block is *held* (in a table), *idle* (in none, but findable by the prefix cache) or *free*. Idle
-/// blocks are taken when no free one is left, the one that has been idle longest first.
+/// blocks are taken when no free one is left, the one that has been idle longest first, and those that
+/// are pinned after all others.
 #[derive(Debug)]
 pub struct BlockPool {
     blocks: Vec<Block>,
     /// Last in, first out: blocks whose memory has been touched before are taken again first.
     free: Vec<BlockId>,
-    idle: BTreeMap<u64, BlockId>,
+    idle: BTreeMap<(bool, u64), BlockId>,
     next_stamp: u64,
 }
 
@@ -80,14 +89,49 @@ impl BlockPool {
         };
         let block = &mut self.blocks[id as usize];
         block.refs = 1;
+        block.pins = 0;
         Some((id, block.node.take()))
+    }
+
+    /// Makes an idle block free: it serves no node any more.
+    pub fn forget(&mut self, id: BlockId) {
+        let block = &mut self.blocks[id as usize];
+        if block.refs == 0 && self.idle.remove(&block.place()).is_some() {
+            block.node = None;
+            block.pins = 0;
+            self.free.push(id);
+        }
+    }
+
+    /// Whether a block can be taken that nobody has pinned.
+    pub fn has_unpinned(&self) -> bool {
+        !self.free.is_empty() || self.idle.first_key_value().is_some_and(|(&(is_pinned, _), _)| !is_pinned)
+    }
+
+    /// Wants a block that serves a node kept for longer than others, until [`unpin`](Self::unpin).
+    pub fn pin(&mut self, id: BlockId) {
+        self.change_pins(id, |pins| pins + 1);
+    }
+
+    /// Takes a [`pin`](Self::pin) back.
+    pub fn unpin(&mut self, id: BlockId) {
+        self.change_pins(id, |pins| pins.saturating_sub(1));
+    }
+
+    fn change_pins(&mut self, id: BlockId, change: impl Fn(u32) -> u32) {
+        let block = &mut self.blocks[id as usize];
+        let before = block.place();
+        block.pins = change(block.pins);
+        if block.refs == 0 && self.idle.remove(&before).is_some() {
+            self.idle.insert(block.place(), id);
+        }
     }
 
     /// Adds a reference to a held or idle block.
     pub fn share(&mut self, id: BlockId) {
         let block = &mut self.blocks[id as usize];
         if block.refs == 0 {
-            self.idle.remove(&block.stamp);
+            self.idle.remove(&block.place());
         }
         block.refs += 1;
     }
@@ -102,7 +146,7 @@ impl BlockPool {
         }
         if block.node.is_some() {
             block.stamp = self.next_stamp;
-            self.idle.insert(self.next_stamp, id);
+            self.idle.insert(block.place(), id);
             self.next_stamp += 1;
         } else {
             self.free.push(id);

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use alloyforge_types::{Error, Result};
 
 use super::message;
-use crate::command::{Command, JobId};
+use crate::command::{Command, JobId, Transfer};
 use crate::engine::Shared;
 use crate::handle::Outbox;
-use crate::job::{Generation, Probing};
+use crate::job::{Choice, Generation, Probing, Rules};
 use crate::probe::{ProbeKind, Readings};
 use crate::sampling::Normaliser;
-use crate::scheduler::{NewSequence, Plan, Readout, Scheduler, SeqId};
+use crate::scheduler::{NewSequence, Plan, PlannedStep, Readout, Scheduler, SeqId};
 use crate::{Event, Stats};
 
 /// A request in hand.
@@ -37,9 +37,32 @@ pub(super) struct Books {
     /// The ends of requests that are over.
     departing: Vec<Outbox>,
     replies: Vec<(Sender<Readings>, Readings)>,
+    /// Blocks to be brought out of the cache or into it before the next step.
+    pub(super) transfers: Vec<Transfer>,
     shared: Arc<Shared>,
     epoch: Instant,
     counts: Counts,
+}
+
+/// The requests in hand, to draw guesses with.
+pub(super) struct Drawing<'a> {
+    jobs: &'a mut HashMap<JobId, Job>,
+}
+
+impl Drawing<'_> {
+    /// As [`Choice::guess`].
+    ///
+    /// # Errors
+    /// As [`Choice::guess`].
+    pub(super) fn guess(&mut self, id: JobId, index: usize, logits: &[f32], ahead: usize) -> Result<u32> {
+        match self.jobs.get_mut(&id) {
+            Some(Job::Generation(job)) => match job.choices.get_mut(index) {
+                Some(choice) => choice.guess(logits, ahead),
+                None => Err(Error::internal("a guess for a choice that is not there")),
+            },
+            _ => Err(Error::internal("a guess for a request that is not there")),
+        }
+    }
 }
 
 /// Counts that outlive the books.
@@ -49,6 +72,8 @@ pub(super) struct Counts {
     completion_tokens: u64,
     prefix_hit_tokens: u64,
     preemptions: u64,
+    drafted_tokens: u64,
+    accepted_tokens: u64,
 }
 
 impl Books {
@@ -61,6 +86,7 @@ impl Books {
             unsent: Vec::new(),
             departing: Vec::new(),
             replies: Vec::new(),
+            transfers: Vec::new(),
             shared,
             epoch,
             counts: Counts::default(),
@@ -96,6 +122,9 @@ impl Books {
             Command::Generate(id, job) => self.take_up_generation(id, job),
             Command::Probe(id, job) => self.take_up_probing(id, job),
             Command::Cancel(id) => self.cancel(id),
+            Command::LetGo(keep) => self.scheduler.let_go(keep),
+            Command::Fork(keep, other) => self.scheduler.keep_too(keep, other),
+            Command::Transfer(transfer) => self.transfers.push(transfer),
             Command::Close => {}
         }
     }
@@ -129,6 +158,7 @@ impl Books {
             priority: job.priority,
             deadline: limit.and_then(|limit| job.moments.submitted.checked_add(limit)),
             readout: Readout::Last,
+            is_cached: job.keep.is_some(),
         };
         self.submit(id, new, Job::Generation(job));
     }
@@ -140,11 +170,18 @@ impl Books {
             priority: Default::default(),
             deadline: None,
             readout: Readout::All,
+            is_cached: false,
         };
         self.submit(id, new, Job::Probing(job));
     }
 
     fn cancel(&mut self, id: JobId) {
+        if let Some(Job::Generation(job)) = self.jobs.get(&id)
+            && let Some(keep) = job.keep
+            && let Some(seq) = job.choices.first().and_then(|c| c.seq)
+        {
+            self.scheduler.keep(keep, seq);
+        }
         // nobody waits for a read-out that is cancelled
         let Some(Job::Generation(mut job)) = self.remove(id) else { return };
         let now = self.now();
@@ -223,6 +260,8 @@ impl Books {
             preemptions: counts.preemptions,
             prompt_tokens: counts.prompt_tokens,
             completion_tokens: counts.completion_tokens,
+            drafted_tokens: counts.drafted_tokens,
+            accepted_tokens: counts.accepted_tokens,
             ..Stats::default()
         }
     }
@@ -303,7 +342,7 @@ impl Books {
             // a sibling may have failed their request earlier in this step
             let Some(&(id, choice)) = self.owners.get(&step.seq) else { continue };
             let done = catch_unwind(AssertUnwindSafe(|| match self.jobs.get(&id) {
-                Some(Job::Generation(_)) => self.take_token(id, choice, rows),
+                Some(Job::Generation(_)) => self.take_tokens(id, choice, step, rows),
                 Some(Job::Probing(_)) => self.take_rows(id, step.start, rows, vocab_size),
                 None => Ok(()),
             }));
@@ -314,8 +353,9 @@ impl Books {
         }
     }
 
-    /// Draws the next token of a choice; after a prompt, those of all its siblings.
-    fn take_token(&mut self, id: JobId, choice: usize, logits: &[f32]) -> Result<()> {
+    /// Draws the next token of a choice, and those behind it that the step guessed right; after a
+    /// prompt, the next token of all its siblings too.
+    fn take_tokens(&mut self, id: JobId, choice: usize, step: &PlannedStep, logits: &[f32]) -> Result<()> {
         let Some(Job::Generation(job)) = self.jobs.get_mut(&id) else { return Ok(()) };
         let is_first = job.moments.first_token.is_none();
         if is_first {
@@ -332,16 +372,79 @@ impl Books {
             }
         }
         let drawn = if is_first { 0..job.choices.len() } else { choice..choice + 1 };
+        let vocab_size = logits.len() / step.num_logits.max(1);
+        let (first, guessed) = logits.split_at(vocab_size.min(logits.len()));
         for i in drawn {
-            self.draw(id, i, logits)?;
+            self.draw(id, i, first)?;
         }
+        let num_accepted = self.take_guesses(id, choice, step, guessed, vocab_size)?;
         let Some(Job::Generation(job)) = self.jobs.get_mut(&id) else { return Ok(()) };
+        job.drafted_tokens += step.num_drafted;
+        job.accepted_tokens += num_accepted;
+        self.counts.drafted_tokens += step.num_drafted as u64;
+        self.counts.accepted_tokens += num_accepted as u64;
         if let Some(output) = job.output(self.epoch.elapsed())
             && let Some(Job::Generation(job)) = self.remove(id)
         {
             self.depart(*job, Event::Finished(Box::new(output)));
         }
         Ok(())
+    }
+
+    /// Goes on drawing, from the rows of `guessed`, for as long as what is drawn is what was guessed.
+    /// Returns how many guesses were right.
+    fn take_guesses(
+        &mut self,
+        id: JobId,
+        index: usize,
+        step: &PlannedStep,
+        guessed: &[f32],
+        vocab_size: usize,
+    ) -> Result<usize> {
+        let mut rows = guessed.chunks_exact(vocab_size.max(1));
+        let mut num_right = 0;
+        loop {
+            let Some(Job::Generation(job)) = self.jobs.get_mut(&id) else { break };
+            let Some(choice) = job.choices.get_mut(index) else { break };
+            let Some(&token) = choice.tokens().last() else { break };
+            let Some(guesser) = &mut choice.guesser else { break };
+            // the one behind those that were computed is looked at too, for the rate
+            if !guesser.check(num_right, token) || num_right >= step.num_drafted {
+                break;
+            }
+            num_right += 1;
+            if choice.finish_reason.is_some() {
+                break;
+            }
+            self.scheduler.confirm(step.seq);
+            let Some(row) = rows.next() else { break };
+            self.draw(id, index, row)?;
+        }
+        if let Some((choice, ..)) = self.choice(id, index)
+            && let Some(guesser) = &mut choice.guesser
+        {
+            guesser.tell(&[]);
+        }
+        Ok(num_right)
+    }
+
+    /// The sequences' tokens, and the way to draw guesses at those to come.
+    pub(super) fn drawing(&mut self) -> (&Scheduler, Drawing<'_>) {
+        (&self.scheduler, Drawing { jobs: &mut self.jobs })
+    }
+
+    /// Sequences that decode, whose tokens are guessed: each with its request and its choice.
+    pub(super) fn guessed(&self) -> Vec<(SeqId, JobId, usize)> {
+        let owner = |seq: SeqId| self.owners.get(&seq).map(|&(id, choice)| (seq, id, choice));
+        self.scheduler.decoding().filter_map(owner).collect()
+    }
+
+    /// A choice with the tokens that it has so far, prompt included, and the rules it keeps to.
+    pub(super) fn choice(&mut self, id: JobId, index: usize) -> Option<(&mut Choice, &Rules, &[u32])> {
+        let Some(Job::Generation(job)) = self.jobs.get_mut(&id) else { return None };
+        let choice = job.choices.get_mut(index)?;
+        let tokens = self.scheduler.tokens(choice.seq?);
+        Some((choice, &job.rules, tokens))
     }
 
     fn draw(&mut self, id: JobId, index: usize, logits: &[f32]) -> Result<()> {
@@ -353,6 +456,9 @@ impl Books {
         self.counts.completion_tokens += 1;
         if choice.finish_reason.is_some() {
             choice.seq = None;
+            if let Some(keep) = job.keep.filter(|_| index == 0) {
+                self.scheduler.keep(keep, seq);
+            }
             self.scheduler.remove(seq);
             self.owners.remove(&seq);
         } else {

@@ -10,6 +10,8 @@
 
 mod books;
 mod pace;
+mod speculation;
+mod transfer;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,10 +23,12 @@ use alloyforge_interfaces::Model;
 use alloyforge_types::{Batch, Error, Result};
 
 use crate::command::Command;
+use crate::draft::model::ModelDrafter;
 use crate::engine::Shared;
-use crate::scheduler::{Plan, Scheduler};
+use crate::scheduler::{Plan, PlannedStep, Scheduler};
 use books::Books;
 use pace::Pace;
+use speculation::Speculation;
 
 /// What the owner thread starts with.
 pub(crate) struct Owner {
@@ -34,6 +38,10 @@ pub(crate) struct Owner {
     /// Makes a scheduler with empty books.
     pub(crate) scheduler: Box<dyn Fn() -> Scheduler + Send>,
     pub(crate) max_rows: usize,
+    /// Most guesses in one step.
+    pub(crate) max_guesses: usize,
+    /// A smaller model to guess with.
+    pub(crate) drafter: Option<ModelDrafter>,
     /// The engine's beginning: the zero of all times.
     pub(crate) epoch: Instant,
 }
@@ -41,9 +49,16 @@ pub(crate) struct Owner {
 impl Owner {
     /// Serves until the engine is closed.
     pub(crate) fn run(self) {
-        let Self { model, commands, shared, scheduler, max_rows, epoch } = self;
-        let mut stepper =
-            Stepper { model, batch: Batch::default(), logits: Vec::new(), pace: Pace::new(max_rows) };
+        let Self { model, commands, shared, scheduler, max_rows, max_guesses, drafter, epoch } = self;
+        let mut stepper = Stepper {
+            model,
+            batch: Batch::default(),
+            logits: Vec::new(),
+            pace: Pace::new(max_rows),
+            speculation: Speculation::new(drafter, max_guesses),
+            max_rows,
+            signature: None,
+        };
         let mut books = Books::new(scheduler(), Arc::clone(&shared), epoch);
         loop {
             let is_open = catch_unwind(AssertUnwindSafe(|| {
@@ -98,11 +113,17 @@ struct Stepper {
     batch: Batch,
     logits: Vec<f32>,
     pace: Pace,
+    speculation: Speculation,
+    max_rows: usize,
+    /// See [`Stepper::signature`]; found out when first asked for.
+    signature: Option<u64>,
 }
 
 impl Stepper {
     fn step(&mut self, books: &mut Books) {
+        self.transfer(books);
         let rows = self.pace.prefill_rows(books.scheduler.num_decoding());
+        self.speculation.guess(books);
         let plan = books.plan(rows);
         if !plan.steps.is_empty() {
             books.scheduler.fill_batch(&plan, &mut self.batch);
@@ -111,9 +132,17 @@ impl Stepper {
                 .unwrap_or_else(|panic| Err(Error::internal(format!("a step failed: {}", message(&*panic)))));
             match done {
                 Ok(()) => {
-                    let num_decodes = plan.steps.iter().filter(|s| s.num_rows == 1 && s.start > 0).count();
-                    self.pace.note(num_decodes, plan.num_rows() - num_decodes, begin.elapsed());
+                    let is_decode = |s: &&PlannedStep| s.num_rows == 1 + s.num_drafted && s.start > 0;
+                    let num_decodes = plan.steps.iter().filter(is_decode).count();
+                    let num_drafted: usize = plan.steps.iter().map(|s| s.num_drafted).sum();
+                    let num_prefill_rows = plan.num_rows() - num_decodes - num_drafted;
+                    if num_drafted == 0 {
+                        self.pace.note(num_decodes, num_prefill_rows, begin.elapsed());
+                    }
                     books.commit(&plan, &self.logits);
+                    if num_prefill_rows == 0 {
+                        self.speculation.note(plan.num_rows(), begin.elapsed());
+                    }
                 }
                 Err(error) => books.fail_step(&plan, &error),
             }

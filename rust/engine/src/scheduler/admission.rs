@@ -85,8 +85,10 @@ impl Scheduler {
         let regime = regimes.number(rope_len);
         let hit = match sequence.readout {
             // the last token is computed in any case, for its logits
-            Readout::Last => self.kv.lookup(regime, &sequence.tokens, sequence.tokens.len() - 1),
-            Readout::All => PrefixHit::default(),
+            Readout::Last if sequence.is_cached => {
+                self.kv.lookup(regime, &sequence.tokens, sequence.tokens.len() - 1)
+            }
+            Readout::Last | Readout::All => PrefixHit::default(),
         };
         if self.is_being_computed(sequence, regime, hit.num_tokens()) {
             return Err(Held::WorthWaiting);
@@ -102,8 +104,8 @@ impl Scheduler {
     }
 
     fn enter(&mut self, rank: Rank, rope_len: usize, regime: u64, hit: &PrefixHit, plan: &mut Plan) {
-        let blocks = self.kv.adopt(regime, hit);
         let Some(sequence) = self.sequences.get_mut(&rank.seq) else { return };
+        let blocks = self.kv.adopt(regime, sequence.is_cached, hit);
         sequence.blocks = blocks;
         sequence.rope_len = rope_len;
         sequence.num_computed = hit.num_tokens();
@@ -148,13 +150,14 @@ impl Scheduler {
     /// Whether a sequence before this one in line is computing tokens that both begin with: then this
     /// one waits and finds them in the prefix cache.
     fn is_being_computed(&self, sequence: &Sequence, regime: u64, num_found: usize) -> bool {
-        if !self.kv.has_prefix_cache() || sequence.readout == Readout::All {
+        if !sequence.is_cached || sequence.readout == Readout::All {
             return false;
         }
         let usable = &sequence.tokens[..sequence.tokens.len() - 1];
         self.running.iter().take_while(|r| **r < sequence.rank).any(|rank| {
             let Some(other) = self.sequences.get(&rank.seq) else { return false };
-            if other.num_pending() <= 1 || self.options.regimes.number(other.rope_len) != regime {
+            let is_other_regime = self.options.regimes.number(other.rope_len) != regime;
+            if other.num_pending() <= 1 || !other.is_cached || is_other_regime {
                 return false;
             }
             let num_common = usable.iter().zip(&other.tokens).take_while(|(a, b)| a == b).count();

@@ -5,14 +5,23 @@ use super::sequence::{Rank, Readout, Sequence};
 use super::{Scheduler, SeqId};
 
 impl Scheduler {
-    /// One row for everyone who is decoding, the first in line first.
+    /// One row for everyone who is decoding, the first in line first, and rows for their guesses where
+    /// the step has room for them.
     pub(super) fn plan_decodes(&mut self, plan: &mut Plan) {
+        let mut spare =
+            self.options.max_rows.min(self.options.max_logit_rows).saturating_sub(self.options.max_batch);
+        // nobody shall lose blocks for somebody's guesses
+        if self.kv.available().iter().any(|&n| n < 2 * self.running.len()) {
+            spare = 0;
+        }
         let decoding = |r: &&Rank| self.sequences.get(&r.seq).is_some_and(Sequence::is_decoding);
         let ranks: Vec<Rank> = self.running.iter().filter(decoding).copied().collect();
         for rank in ranks {
             // someone before it in line may have sent it back
             if self.running.contains(&rank) {
-                self.grow(rank, 1, plan);
+                let num_drafted = self.sequences.get(&rank.seq).map_or(0, |s| s.draft.len()).min(spare);
+                let num_logits = self.grow(rank, 1 + num_drafted, plan);
+                spare -= num_logits.saturating_sub(1).min(spare);
             }
         }
     }
@@ -20,7 +29,8 @@ impl Scheduler {
     /// Chunks for everyone who is not, `rows` rows together.
     pub(super) fn plan_prefills(&mut self, rows: usize, plan: &mut Plan) {
         // one is kept for every sequence whose prompt may end in this step
-        let mut logit_rows = self.options.max_logit_rows.saturating_sub(self.running.len());
+        let num_drafted: usize = plan.steps.iter().map(|s| s.num_drafted).sum();
+        let mut logit_rows = self.options.max_logit_rows.saturating_sub(self.running.len() + num_drafted);
         for (rank, wanted) in self.shares(rows) {
             let Some(sequence) = self.sequences.get(&rank.seq).filter(|s| s.is_running) else { continue };
             let num_rows = match sequence.readout {
@@ -76,13 +86,16 @@ impl Scheduler {
             if fitting > 0
                 && let Some(copies) = self.kv.extend(&mut sequence.blocks, start, fitting)
             {
-                let is_last = start + fitting == sequence.tokens.len();
+                let num_drafted = (start + fitting).saturating_sub(sequence.tokens.len());
+                let is_last = start + fitting >= sequence.tokens.len();
                 let num_logits = match sequence.readout {
                     Readout::All => fitting,
-                    Readout::Last => usize::from(is_last),
+                    Readout::Last if is_last => 1 + num_drafted,
+                    Readout::Last => 0,
                 };
                 plan.copies.extend(copies.into_iter().map(|copy| (rank.seq, copy)));
-                plan.steps.push(PlannedStep { seq: rank.seq, start, num_rows: fitting, num_logits });
+                let num_rows = fitting;
+                plan.steps.push(PlannedStep { seq: rank.seq, start, num_rows, num_logits, num_drafted });
                 return num_logits;
             }
             match self.last_in_line() {

@@ -11,6 +11,7 @@
 
 mod admission;
 mod growth;
+mod keep;
 mod plan;
 mod regime;
 mod sequence;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use alloyforge_types::{Error, Result};
 
+pub use keep::{KeepId, Kept};
 pub use plan::{Plan, PlannedStep};
 pub use regime::RopeRegimes;
 pub use sequence::{AGEING, NewSequence, Readout, SeqId};
@@ -72,6 +74,8 @@ pub struct Scheduler {
     waiting: BTreeSet<Rank>,
     running: BTreeSet<Rank>,
     deadlines: BTreeSet<(Duration, SeqId)>,
+    /// Texts whose blocks are kept for longer than others.
+    kept: HashMap<KeepId, Kept>,
     num_queued: usize,
     prefix_hit_tokens: u64,
     preemptions: u64,
@@ -87,6 +91,7 @@ impl Scheduler {
             waiting: BTreeSet::new(),
             running: BTreeSet::new(),
             deadlines: BTreeSet::new(),
+            kept: HashMap::new(),
             num_queued: 0,
             prefix_hit_tokens: 0,
             preemptions: 0,
@@ -109,14 +114,17 @@ impl Scheduler {
         }
         let rank = Rank::new(now, new.priority, new.id);
         let rope_len = new.tokens.len();
+        let is_cached = new.is_cached || self.kv.has_prefix_cache();
         let sequence = Sequence {
             num_computed: 0,
+            draft: Vec::new(),
             rank,
             priority: new.priority,
             deadline: new.deadline,
             readout: new.readout,
+            is_cached,
             rope_len,
-            blocks: self.kv.start(self.options.regimes.number(rope_len)),
+            blocks: self.kv.start(self.options.regimes.number(rope_len), is_cached),
             is_running: false,
             was_admitted: false,
             num_passed: 0,
@@ -129,11 +137,36 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Notes that the step of `plan` has been computed.
+    /// Notes that the step of `plan` has been computed. Of guesses nothing counts until
+    /// [`confirm`](Self::confirm).
     pub fn commit(&mut self, plan: &Plan) {
         for step in &plan.steps {
             let Some(sequence) = self.sequences.get_mut(&step.seq) else { continue };
-            sequence.num_computed = step.start + step.num_rows;
+            sequence.num_computed = step.start + step.num_rows - step.num_drafted;
+            sequence.draft.clear();
+            self.kv.publish(&mut sequence.blocks, &sequence.tokens, sequence.num_computed);
+        }
+    }
+
+    /// Has the next step compute `draft`, guesses at the tokens that follow, beside the sequence's last
+    /// token, as far as there is room. For a sequence that decodes, and until its next step alone.
+    pub fn set_draft(&mut self, seq: SeqId, draft: &[u32]) {
+        let regimes = &self.options.regimes;
+        let Some(sequence) = self.sequences.get_mut(&seq) else { return };
+        sequence.draft.clear();
+        let len = sequence.tokens.len();
+        // no guess may reach into another table
+        let fits = |n: &usize| !regimes.must_restart(sequence.rope_len, len + n);
+        let fitting = (1..=draft.len()).take_while(fits).count();
+        sequence.draft.extend_from_slice(&draft[..fitting]);
+    }
+
+    /// Notes that the last token of a sequence, appended since the step, is what the step guessed: its
+    /// keys and values are there.
+    pub fn confirm(&mut self, seq: SeqId) {
+        if let Some(sequence) = self.sequences.get_mut(&seq) {
+            debug_assert!(sequence.num_computed < sequence.tokens.len(), "more was confirmed than there is");
+            sequence.num_computed += 1;
             self.kv.publish(&mut sequence.blocks, &sequence.tokens, sequence.num_computed);
         }
     }
@@ -161,15 +194,17 @@ impl Scheduler {
         let sequence = Sequence {
             tokens: source.tokens.clone(),
             num_computed: if is_running { source.num_computed } else { 0 },
+            draft: Vec::new(),
             rank: source.rank.sibling(child),
             priority: source.priority,
             deadline: source.deadline,
             readout: source.readout,
+            is_cached: source.is_cached,
             rope_len: source.rope_len,
             blocks: if is_running {
-                self.kv.fork(&source.blocks)
+                self.kv.fork(&source.blocks, source.num_computed)
             } else {
-                self.kv.start(self.options.regimes.number(source.rope_len))
+                self.kv.start(self.options.regimes.number(source.rope_len), source.is_cached)
             },
             is_running,
             was_admitted: true,
@@ -201,6 +236,11 @@ impl Scheduler {
         self.sequences.get(&seq).map_or(&[], |s| &s.tokens)
     }
 
+    /// Whether a sequence is here.
+    pub fn contains(&self, seq: SeqId) -> bool {
+        self.sequences.contains_key(&seq)
+    }
+
     /// Whether no sequence is here.
     pub fn is_empty(&self) -> bool {
         self.sequences.is_empty()
@@ -208,7 +248,13 @@ impl Scheduler {
 
     /// How many sequences the next step brings one token further each.
     pub fn num_decoding(&self) -> usize {
-        self.running.iter().filter(|r| self.sequences.get(&r.seq).is_some_and(Sequence::is_decoding)).count()
+        self.decoding().count()
+    }
+
+    /// The sequences that the next step brings one token further each, the first in line first.
+    pub fn decoding(&self) -> impl Iterator<Item = SeqId> + '_ {
+        let is_decoding = |seq: &SeqId| self.sequences.get(seq).is_some_and(Sequence::is_decoding);
+        self.running.iter().map(|r| r.seq).filter(is_decoding)
     }
 
     /// Counts.
@@ -255,6 +301,7 @@ impl Scheduler {
         let Some(sequence) = self.sequences.get_mut(&rank.seq) else { return };
         self.kv.release(&mut sequence.blocks);
         sequence.num_computed = 0;
+        sequence.draft.clear();
         sequence.is_running = false;
         sequence.num_passed = 0;
         self.running.remove(&rank);

@@ -16,6 +16,8 @@ pub struct PlannedStep {
     pub num_rows: usize,
     /// How many of its rows, the last ones, have their logits asked for.
     pub num_logits: usize,
+    /// How many of its rows, the last ones, are guesses behind its tokens.
+    pub num_drafted: usize,
 }
 
 /// One step: what to copy and what to compute, and what happened to whom on the way.
@@ -55,7 +57,9 @@ impl Scheduler {
         batch.embeds.clear();
         for step in &plan.steps {
             let Some(sequence) = self.sequences.get(&step.seq) else { continue };
-            batch.tokens.extend_from_slice(&sequence.tokens[step.start..step.start + step.num_rows]);
+            let end = step.start + step.num_rows - step.num_drafted;
+            batch.tokens.extend_from_slice(&sequence.tokens[step.start..end]);
+            batch.tokens.extend_from_slice(&sequence.draft[..step.num_drafted]);
             batch.logit_rows.extend(batch.tokens.len() - step.num_logits..batch.tokens.len());
             batch.sequences.push(SequenceStep {
                 num_rows: step.num_rows,

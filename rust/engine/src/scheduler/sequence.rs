@@ -31,6 +31,8 @@ pub struct NewSequence {
     pub deadline: Option<Duration>,
     /// Which logits are asked for.
     pub readout: Readout,
+    /// Whether its full blocks are kept and found again, whatever holds for others.
+    pub is_cached: bool,
 }
 
 /// A sequence's place in line: the lower goes first.
@@ -70,10 +72,13 @@ pub(super) struct Sequence {
     pub(super) tokens: Vec<u32>,
     /// Tokens whose keys and values are in its blocks.
     pub(super) num_computed: usize,
+    /// Guesses at the tokens to come, for the next step alone.
+    pub(super) draft: Vec<u32>,
     pub(super) rank: Rank,
     pub(super) priority: Priority,
     pub(super) deadline: Option<Duration>,
     pub(super) readout: Readout,
+    pub(super) is_cached: bool,
     /// See [`SequenceStep::rope_len`](alloyforge_types::SequenceStep::rope_len).
     pub(super) rope_len: usize,
     pub(super) blocks: SequenceBlocks,

@@ -79,10 +79,12 @@ struct Simulation {
     options: SchedulerOptions,
     rope: Rope,
     context_len: usize,
+    is_cached_by_chance: bool,
     /// Live sequences, with how many tokens each is to have and whether all logits are wanted.
     live: BTreeMap<SeqId, (usize, bool)>,
     finished: usize,
     expired: usize,
+    drafted: usize,
     random: Random,
     next_seq: SeqId,
     now: Duration,
@@ -121,9 +123,11 @@ impl Simulation {
             options,
             rope,
             context_len,
+            is_cached_by_chance: seed % 6 == 0,
             live: BTreeMap::new(),
             finished: 0,
             expired: 0,
+            drafted: 0,
             random,
             next_seq: 0,
             now: Duration::ZERO,
@@ -161,7 +165,8 @@ impl Simulation {
         let id = self.new_seq();
         let readout = if is_readout { Readout::All } else { Readout::Last };
         let queued = self.scheduler.stats().queued;
-        let new = NewSequence { id, tokens, priority, deadline, readout };
+        let is_cached = self.is_cached_by_chance && self.random.chance(50);
+        let new = NewSequence { id, tokens, priority, deadline, readout, is_cached };
         match self.scheduler.submit(new, self.now) {
             Ok(()) => {
                 assert!(queued < self.options.max_queue);
@@ -177,6 +182,7 @@ impl Simulation {
         self.now += Duration::from_millis(1 + self.random.below(40) as u64);
         let prefill_rows = 1 + self.random.below(self.options.max_rows);
         let decoding = self.scheduler.num_decoding();
+        self.guess();
         let plan = self.scheduler.plan(self.now, prefill_rows);
         for &seq in &plan.expired {
             assert!(self.live.remove(&seq).is_some());
@@ -200,8 +206,9 @@ impl Simulation {
                 self.live.remove(&step.seq);
             }
         } else {
+            let drafts = self.drafts(&plan);
             self.scheduler.commit(&plan);
-            self.take_results(&plan);
+            self.take_results(&plan, drafts);
         }
         if self.random.chance(3)
             && let Some(&seq) = self.live.keys().nth(self.random.below(self.live.len().max(1)))
@@ -213,12 +220,32 @@ impl Simulation {
         plan.steps.len()
     }
 
+    /// Guesses at what some of those who decode will say, as far as they may go on.
+    fn guess(&mut self) {
+        for (&seq, &(goal, _)) in &self.live {
+            let sequence = &self.scheduler.sequences[&seq];
+            let room = goal.saturating_sub(sequence.tokens.len() + 1);
+            if sequence.is_running && sequence.is_decoding() && self.random.chance(40) {
+                let draft: Vec<u32> =
+                    (0..self.random.below(9).min(room)).map(|_| self.random.below(7) as u32).collect();
+                self.scheduler.set_draft(seq, &draft);
+            }
+        }
+    }
+
+    /// The guesses that a planned step computes, for each of its sequences.
+    fn drafts(&self, plan: &Plan) -> Vec<Vec<u32>> {
+        let draft = |s: &PlannedStep| self.scheduler.sequences[&s.seq].draft[..s.num_drafted].to_vec();
+        plan.steps.iter().map(draft).collect()
+    }
+
     fn check_plan(&self, plan: &Plan, prefill_rows: usize, num_decoding: usize) {
         let seqs: HashSet<SeqId> = plan.steps.iter().map(|s| s.seq).collect();
         assert_eq!(seqs.len(), plan.steps.len(), "a sequence twice in a step");
         assert!(plan.steps.len() <= self.options.max_batch);
         assert!(plan.num_rows() <= self.options.max_rows);
-        assert!(plan.num_rows() <= prefill_rows + num_decoding);
+        let num_drafted: usize = plan.steps.iter().map(|s| s.num_drafted).sum();
+        assert!(plan.num_rows() <= prefill_rows + num_decoding + num_drafted);
         assert!(plan.num_logits() <= self.options.max_logit_rows);
         let mut batch = Batch::default();
         self.scheduler.fill_batch(plan, &mut batch);
@@ -228,7 +255,7 @@ impl Simulation {
         let mut written = HashSet::new();
         let mut num_rows = 0;
         for (step, sequence) in plan.steps.iter().zip(&batch.sequences) {
-            let tokens = self.scheduler.tokens(step.seq);
+            let tokens = self.tokens_with_draft(step);
             assert_eq!(
                 batch.tokens[num_rows..num_rows + step.num_rows],
                 tokens[step.start..][..step.num_rows]
@@ -257,13 +284,18 @@ impl Simulation {
         }
     }
 
+    fn tokens_with_draft(&self, step: &PlannedStep) -> Vec<u32> {
+        let sequence = &self.scheduler.sequences[&step.seq];
+        [&sequence.tokens, &sequence.draft[..step.num_drafted]].concat()
+    }
+
     /// Writes what the step writes and checks that every row finds what it must.
     fn compute(&mut self, plan: &Plan) {
         let mut batch = Batch::default();
         self.scheduler.fill_batch(plan, &mut batch);
         for (step, sequence) in plan.steps.iter().zip(&batch.sequences) {
-            let tokens = self.scheduler.tokens(step.seq);
-            let contents = self.rope.contents(tokens, sequence.rope_len);
+            let tokens = self.tokens_with_draft(step);
+            let contents = self.rope.contents(&tokens, sequence.rope_len);
             for (g, table) in sequence.tables.iter().enumerate() {
                 let end = step.start + step.num_rows;
                 for i in step.start..end {
@@ -283,8 +315,8 @@ impl Simulation {
         }
     }
 
-    fn take_results(&mut self, plan: &Plan) {
-        for step in &plan.steps {
+    fn take_results(&mut self, plan: &Plan, drafts: Vec<Vec<u32>>) {
+        for (step, draft) in plan.steps.iter().zip(drafts) {
             let Some(&(goal, is_readout)) = self.live.get(&step.seq) else { continue };
             let len = self.scheduler.tokens(step.seq).len();
             if is_readout {
@@ -294,7 +326,8 @@ impl Simulation {
                 }
                 continue;
             }
-            assert_eq!(step.num_logits, usize::from(step.start + step.num_rows == len));
+            let reaches_end = step.start + step.num_rows - step.num_drafted == len;
+            assert_eq!(step.num_logits, if reaches_end { 1 + step.num_drafted } else { 0 });
             if step.num_logits == 0 {
                 continue;
             }
@@ -305,6 +338,14 @@ impl Simulation {
                     self.live.insert(child, (goal, false));
                     self.grow(child, goal);
                 }
+            }
+            for guess in draft {
+                if !self.random.chance(60) || !self.live.contains_key(&step.seq) {
+                    break;
+                }
+                self.drafted += 1;
+                self.scheduler.append(step.seq, guess);
+                self.scheduler.confirm(step.seq);
             }
             self.grow(step.seq, goal);
         }
@@ -320,6 +361,12 @@ impl Simulation {
     }
 
     fn finish(&mut self, seq: SeqId) {
+        if self.random.chance(20) {
+            self.scheduler.keep(self.random.next() % 4, seq);
+        }
+        if self.random.chance(5) {
+            self.scheduler.let_go(self.random.next() % 4);
+        }
         self.scheduler.remove(seq);
         self.live.remove(&seq);
         self.finished += 1;
@@ -344,6 +391,7 @@ fn random_arrivals() {
     let mut hits = 0;
     let mut expired = 0;
     let mut finished = 0;
+    let mut drafted = 0;
     for seed in 0..120 {
         let mut simulation = Simulation::new(seed, seed % 3 != 0);
         for _ in 0..200 {
@@ -354,15 +402,19 @@ fn random_arrivals() {
         }
         simulation.drain();
         let stats = simulation.scheduler.stats();
-        assert!(seed % 3 != 0 || stats.prefix_hit_tokens == 0);
+        assert!(seed % 3 != 0 || seed % 6 == 0 || stats.prefix_hit_tokens == 0);
         preemptions += stats.preemptions;
         hits += stats.prefix_hit_tokens;
         expired += simulation.expired;
         finished += simulation.finished;
+        drafted += simulation.drafted;
     }
     // the paths that the checks above are meant for were taken
-    let counts = format!("{finished} finished, {preemptions} preempted, {hits} found, {expired} expired");
+    let counts = format!(
+        "{finished} finished, {preemptions} preempted, {hits} found, {expired} expired, {drafted} guessed"
+    );
     assert!(finished > 5000 && preemptions > 1000 && hits > 5000 && expired > 100, "{counts}");
+    assert!(drafted > 1000, "{counts}");
 }
 
 fn plain(max_batch: usize, num_blocks: usize) -> Scheduler {
@@ -377,7 +429,14 @@ fn plain(max_batch: usize, num_blocks: usize) -> Scheduler {
 }
 
 fn sequence(id: SeqId, len: usize, priority: Priority) -> NewSequence {
-    NewSequence { id, tokens: vec![7; len], priority, deadline: None, readout: Readout::Last }
+    NewSequence {
+        id,
+        tokens: vec![7; len],
+        priority,
+        deadline: None,
+        readout: Readout::Last,
+        is_cached: false,
+    }
 }
 
 /// Serves until all of `goals` (tokens to write) are reached; the order in which they were.

@@ -36,6 +36,12 @@ pub struct HashLm {
     slots: Vec<Vec<u64>>,
     /// How long a row takes.
     pub row_time: Duration,
+    /// How long a step takes beside its rows.
+    pub step_time: Duration,
+    /// Of how many of its logits' rows one is wrong; 0: none.
+    pub wrong_in: u64,
+    /// The index of a token from which on it panics.
+    pub panics_after: usize,
 }
 
 pub fn mix(x: u64) -> u64 {
@@ -96,7 +102,8 @@ impl HashLm {
             has_head_bias: false,
         };
         spec.assign_kv_groups();
-        Self { spec, slots: Vec::new(), row_time: Duration::ZERO }
+        let (row_time, step_time) = (Duration::ZERO, Duration::ZERO);
+        Self { spec, slots: Vec::new(), row_time, step_time, wrong_in: 0, panics_after: usize::MAX }
     }
 
     fn table(&self, rope_len: usize, index: usize) -> u64 {
@@ -169,13 +176,13 @@ impl Model for HashLm {
     }
 
     fn forward(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<()> {
-        std::thread::sleep(self.row_time * batch.tokens.len() as u32);
+        std::thread::sleep(self.step_time + self.row_time * batch.tokens.len() as u32);
         logits.clear();
         let mut row = 0;
         for sequence in &batch.sequences {
             for i in sequence.start..sequence.start + sequence.num_rows {
                 let token = batch.tokens[row];
-                assert_ne!(token, PANIC, "the model panics");
+                assert!(token != PANIC && i < self.panics_after, "the model panics");
                 let mut seen = mix(u64::from(token) << 20 | i as u64) ^ self.table(sequence.rope_len, i);
                 for (g, group) in self.spec.kv_groups.iter().enumerate() {
                     let first = group.window.map_or(0, |w| (i + 1).saturating_sub(w));
@@ -190,6 +197,9 @@ impl Model for HashLm {
                     self.slots[g][block as usize * BLOCK_LEN + i % BLOCK_LEN] = mix(seen ^ g as u64);
                 }
                 if batch.logit_rows.contains(&row) {
+                    if self.wrong_in > 0 && seen.is_multiple_of(self.wrong_in) {
+                        seen = mix(seen);
+                    }
                     let logit = |v: usize| match v as u32 {
                         // never drawn unless a request says so
                         PANIC | NAN | UNSPEAKABLE => -100.0,
@@ -199,6 +209,23 @@ impl Model for HashLm {
                 }
                 row += 1;
             }
+        }
+        Ok(())
+    }
+
+    fn read_block(&self, group: usize, block: BlockId, out: &mut Vec<u8>) -> Result<()> {
+        let slots = &self.slots[group][block as usize * BLOCK_LEN..][..BLOCK_LEN];
+        out.extend(slots.iter().flat_map(|s| s.to_le_bytes()));
+        Ok(())
+    }
+
+    fn write_block(&mut self, group: usize, block: BlockId, bytes: &[u8]) -> Result<()> {
+        if bytes.len() != 8 * BLOCK_LEN {
+            return Err(Error::invalid("block", "has another length"));
+        }
+        let slots = &mut self.slots[group][block as usize * BLOCK_LEN..][..BLOCK_LEN];
+        for (slot, bytes) in slots.iter_mut().zip(bytes.chunks_exact(8)) {
+            *slot = u64::from_le_bytes(bytes.try_into().unwrap());
         }
         Ok(())
     }

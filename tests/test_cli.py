@@ -13,7 +13,7 @@ import pytest
 
 from alloyforge import __version__
 from alloyforge.cli.perplexity import windows
-from alloyforge.cli.progress import ProgressBar
+from alloyforge.progress import ProgressBar
 
 COMMAND = str(pathlib.Path(sys.executable).with_name("alloyforge"))
 FIELDS = {

@@ -20,6 +20,7 @@ from alloyforge._native import (
     quantize,
 )
 from alloyforge.aio import AsyncStream
+from alloyforge.conversation import Conversation
 from alloyforge.errors import (
     AlloyForgeError,
     ContextLengthError,
@@ -63,6 +64,7 @@ __all__ = [
     "Chunk",
     "Completion",
     "ContextLengthError",
+    "Conversation",
     "DeviceError",
     "DeviceInfo",
     "DownloadError",

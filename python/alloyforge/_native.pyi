@@ -14,6 +14,7 @@ from alloyforge.sampling import Sampling
 __all__ = [
     "Bell",
     "ChatTemplate",
+    "Conversation",
     "Prompt",
     "Request",
     "Session",
@@ -72,6 +73,19 @@ class ChatTemplate:
         """
 
 @final
+class Conversation:
+    """A mark that keeps the blocks of a chat. Dropping it lets them go."""
+
+    def fork(self) -> Conversation:
+        """A second one that keeps the same blocks."""
+
+    def save(self, path: str, text: str) -> None:
+        """Writes the blocks to a file, with a text."""
+
+    def restore(self, path: str) -> str:
+        """Takes the blocks from a file; gives the text."""
+
+@final
 class Prompt:
     """A chat's prompt: its text, and its token ids, in which the messages' text is literal."""
 
@@ -122,6 +136,7 @@ class Session:
         threads: int | None = None,
         max_batch: int | None = None,
         prefix_cache: bool = True,
+        draft: str | os.PathLike[str] | None = None,
         progress: Callable[[float], object] | None = None,
     ) -> Session: ...
     def submit(
@@ -132,8 +147,16 @@ class Session:
         stream: bool = False,
         bell: Bell | None = None,
         tag: int = 0,
+        special_text: bool = False,
+        conversation: Conversation | None = None,
     ) -> Request:
-        """Puts a request in line; `bell` is rung with `tag` when it has news."""
+        """Puts a request in line; `bell` is rung with `tag` when it has news.
+
+        With `special_text`, special tokens give the answer their text, but those that end it.
+        """
+
+    def conversation(self) -> Conversation:
+        """A mark that keeps the blocks of the requests that name it."""
 
     def chat_prompt(
         self,

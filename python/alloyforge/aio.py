@@ -128,6 +128,11 @@ class AsyncStream(Generic[C]):
         self.cancel()
 
     @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come: the end was reached, or `cancel` called."""
+        return self._request.is_over or self._request.is_cancelled
+
+    @property
     def completion(self) -> C:
         """The whole answer, once the stream is over.
 

@@ -38,7 +38,7 @@ class AnswerReader:
     """Whether blank space is passed over."""
 
     def __post_init__(self) -> None:
-        self._names = {_function_of(tool).get("name") for tool in self.tools}
+        self._names = {function_of(tool).get("name") for tool in self.tools}
         if self.prompt.rstrip().endswith(_THINK):
             self._enter("reasoning", "")
 
@@ -60,7 +60,7 @@ class AnswerReader:
             case "reasoning":
                 return "", held.rstrip()
             case "json":
-                calls = _calls_in(held, self._names)
+                calls = calls_in(held, self._names)
                 self.tool_calls += calls
                 return ("" if calls else held), ""
             case "call":
@@ -102,7 +102,7 @@ class AnswerReader:
                 body, mark, rest = self._held.partition(_CALL_END)
                 if mark:
                     self._enter("content", rest)
-                    calls = _calls_in(body, self._names)
+                    calls = calls_in(body, self._names)
                     self.tool_calls += calls
                     return ("" if calls else _CALL + body + _CALL_END), ""
             case "json":
@@ -115,22 +115,26 @@ class AnswerReader:
 
     def _release(self, mark: str) -> str:
         """Lets go of what is held, but for an end that may become `mark`, and the space before it."""
-        cut = len(self._held)
-        for n in range(min(len(mark) - 1, cut), 0, -1):
-            if self._held.endswith(mark[:n]):
-                cut -= n
-                break
-        cut = len(self._held[:cut].rstrip())
+        cut = len(self._held[: hold_back(self._held, (mark,))].rstrip())
         text, self._held = self._held[:cut], self._held[cut:]
         return text
 
 
-def _function_of(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+def hold_back(text: str, marks: Sequence[str]) -> int:
+    """Where the end of `text` begins that may become one of `marks`; its length where none does."""
+    for n in range(min(max(map(len, marks)) - 1, len(text)), 0, -1):
+        if any(len(mark) > n and text.endswith(mark[:n]) for mark in marks):
+            return len(text) - n
+    return len(text)
+
+
+def function_of(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a tool says of its function."""
     function = tool.get("function", tool)
     return function if isinstance(function, Mapping) else {}
 
 
-def _calls_in(text: str, names: set[Any]) -> list[dict[str, Any]]:
+def calls_in(text: str, names: set[Any]) -> list[dict[str, Any]]:
     """The calls that `text` holds as JSON, one or a list; none where any of it is something else."""
     try:
         found = json.loads(text)

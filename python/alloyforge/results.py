@@ -30,6 +30,10 @@ class Usage:
     cached_tokens: int
     """Prompt tokens that were found in the prefix cache."""
     completion_tokens: int
+    drafted_tokens: int = 0
+    """Tokens that were guessed and computed beside those before them, with `draft=`."""
+    accepted_tokens: int = 0
+    """Those of them that turned out right: so many steps were saved."""
 
     @property
     def total_tokens(self) -> int:
@@ -177,6 +181,10 @@ class SessionStats:
     """Requests that gave up their blocks for others and were computed again."""
     prompt_tokens: int
     completion_tokens: int
+    drafted_tokens: int = 0
+    """Tokens that were guessed and computed beside those before them, with `draft=`."""
+    accepted_tokens: int = 0
+    """Those of them that turned out right."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from alloyforge import _native
 from alloyforge.aio import AsyncStream, delivery
-from alloyforge.answers import AnswerReader
-from alloyforge.errors import QueueFullError, invalid, not_supported
+from alloyforge.batch import run_batch
+from alloyforge.conversation import Conversation
+from alloyforge.dialects import dialect_of
+from alloyforge.errors import invalid, not_supported
 from alloyforge.messages import Message, Tool, checked_messages, checked_tools
 from alloyforge.models import find_model
 from alloyforge.results import ChatCompletion, Completion, Score, SessionInfo, SessionStats
@@ -55,7 +56,9 @@ class Session:
         max_batch: Most sequences in one step.
         prefix_cache: Whether prompts that begin alike share what was computed.
         projector: Not supported by this version.
-        draft: Not supported by this version.
+        draft: Where guesses at the tokens to come are from, which change how fast an answer comes and
+            nothing else: `ngram` for the text so far, or a smaller model with the same tokens, named as
+            `model` is. Where they do not pay they are left out.
         progress: Told how far loading is, from 0 to 1.
 
     Raises:
@@ -85,7 +88,9 @@ class Session:
         draft: str | os.PathLike[str] | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> None:
-        _refuse(projector=projector, draft=draft)
+        _refuse(projector=projector)
+        if draft is not None and draft != "ngram":
+            draft = os.fspath(find_model(draft))
         self._native = _native.Session(
             os.fspath(find_model(model)),
             device=device,
@@ -98,8 +103,10 @@ class Session:
             threads=threads,
             max_batch=max_batch,
             prefix_cache=prefix_cache,
+            draft=draft,
             progress=progress,
         )
+        self._template = self._native.info().chat_template
 
     def generate(
         self,
@@ -127,34 +134,27 @@ class Session:
         _refuse(images=images, audio=audio, videos=videos)
         return self._submit(prompt, sampling).wait()
 
-    def generate_batch(self, prompts: Iterable[Prompt], **sampling: Unpack[Sampling]) -> list[Completion]:
+    def generate_batch(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        progress: Callable[[int, int], object] | bool | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> list[Completion]:
         """Completes the prompts together; the answers come in their order.
+
+        Args:
+            prompts: As `generate` takes them.
+            progress: Told how many are done, and how many there are, whenever one is. Where nothing is
+                said, a progress bar shows on a terminal, behind the first second; `False` shows none.
+            **sampling: How tokens are drawn: see `alloyforge.Sampling`.
 
         Raises:
             InvalidRequestError: a parameter, or any of the prompts, is wrong; then none is completed.
         """
         if isinstance(prompts, str):
             raise invalid("prompts", "must be a list of prompts, found one text")
-        answers: list[Completion] = []
-        requests: deque[_native.Request] = deque()
-        try:
-            for prompt in prompts:
-                while True:
-                    try:
-                        requests.append(self._submit(prompt, sampling))
-                        break
-                    except QueueFullError:
-                        # More prompts than may wait: the rest go in as the first come out.
-                        if not requests:
-                            raise
-                        answers.append(requests[0].wait())
-                        requests.popleft()
-            answers += (request.wait() for request in requests)
-        except BaseException:
-            for request in requests:
-                request.cancel()
-            raise
-        return answers
+        return run_batch(self._native, list(prompts), sampling, progress)
 
     def stream(
         self,
@@ -193,7 +193,7 @@ class Session:
             ContextLengthError: the conversation does not fit the context.
         """
         prompt, reading = self._chat(messages, tools, tool_choice, template)
-        return reading.completion(self._submit(prompt, sampling).wait())
+        return reading.completion(self._submit(prompt, sampling, reading=reading).wait())
 
     def stream_chat(
         self,
@@ -206,7 +206,21 @@ class Session:
     ) -> Stream[ChatCompletion]:
         """As `chat`, giving the answer while it is written."""
         prompt, reading = self._chat(messages, tools, tool_choice, template)
-        return Stream(self._submit(prompt, sampling, stream=True), reading)
+        return Stream(self._submit(prompt, sampling, stream=True, reading=reading), reading)
+
+    def conversation(self, system: str | None = None, *, template: str | None = None) -> Conversation:
+        """A chat that remembers what was said and keeps what was computed of it between turns.
+
+        Args:
+            system: What the model is told before everything else.
+            template: A chat template in place of the model's own.
+
+        Raises:
+            InvalidRequestError: the model has no chat template.
+        """
+        if template is None and self._template is None:
+            raise invalid("template", "the model has no chat template")
+        return Conversation(self, self._native.conversation(), system, template)
 
     async def agenerate(
         self,
@@ -353,12 +367,23 @@ class Session:
     ) -> tuple[_native.Prompt, ChatReading]:
         offered = checked_tools(tools, tool_choice)
         prompt = self._native.chat_prompt(checked_messages(messages), offered, template)
-        return prompt, ChatReading(lambda: AnswerReader(prompt.text, offered or ()))
+        dialect = dialect_of(template or self._template)
+        reader = dialect.reader
+        return prompt, ChatReading(lambda: reader(prompt.text, offered or ()), dialect.has_special_text)
 
     def _submit(
-        self, prompt: Prompt | _native.Prompt, sampling: Mapping[str, Any], *, stream: bool = False
+        self,
+        prompt: Prompt | _native.Prompt,
+        sampling: Mapping[str, Any],
+        *,
+        stream: bool = False,
+        reading: ChatReading | None = None,
+        conversation: _native.Conversation | None = None,
     ) -> _native.Request:
-        return self._native.submit(prompt, sampling, stream=stream)
+        special_text = reading is not None and reading.has_special_text
+        return self._native.submit(
+            prompt, sampling, stream=stream, special_text=special_text, conversation=conversation
+        )
 
     def _asubmit(
         self,
@@ -367,10 +392,19 @@ class Session:
         reading: Reading[C],
         *,
         stream: bool = False,
+        conversation: _native.Conversation | None = None,
     ) -> AsyncStream[C]:
         post = delivery()
         tag = post.new_tag()
-        request = self._native.submit(prompt, sampling, stream=stream, bell=post.bell, tag=tag)
+        request = self._native.submit(
+            prompt,
+            sampling,
+            stream=stream,
+            bell=post.bell,
+            tag=tag,
+            special_text=reading.has_special_text,
+            conversation=conversation,
+        )
         answer = AsyncStream(request, reading)
         post.watch(tag, answer)
         return answer

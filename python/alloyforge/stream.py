@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from alloyforge.answers import AnswerReader
 from alloyforge.errors import invalid
 from alloyforge.results import ChatCompletion, Chunk, Completion
 
@@ -16,12 +15,17 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from alloyforge import _native
+    from alloyforge.dialects import Reader
 
 C = TypeVar("C", bound=Completion, covariant=True)
 
 
 class Reading(Protocol[C]):
     """How an answer is read: what the caller sees of what the core delivers."""
+
+    @property
+    def has_special_text(self) -> bool:
+        """Whether the text of special tokens is wanted too."""
 
     def chunk(self, chunk: Chunk) -> Chunk:
         """What the caller sees of a chunk."""
@@ -35,6 +39,8 @@ class Reading(Protocol[C]):
 
 class TextReading:
     """An answer as it stands."""
+
+    has_special_text = False
 
     def chunk(self, chunk: Chunk) -> Chunk:
         """The chunk itself."""
@@ -50,16 +56,22 @@ class TextReading:
 
 
 class ChatReading:
-    """A chat answer: reasoning and tool calls apart from the text."""
+    """A chat answer: reasoning and tool calls apart from the text.
 
-    def __init__(self, make: Callable[[], AnswerReader]) -> None:
-        self._make = make
-        self._readers: dict[int, AnswerReader] = {}
+    Args:
+        make: Makes the reader of one answer.
+        has_special_text: Whether it reads the text of special tokens too.
+    """
+
+    def __init__(self, make: Callable[[], Reader], has_special_text: bool = False) -> None:
+        self.has_special_text = has_special_text
+        self.make = make
+        self._readers: dict[int, Reader] = {}
 
     def chunk(self, chunk: Chunk) -> Chunk:
         """The chunk with what is certain by now."""
         if chunk.index not in self._readers:
-            self._readers[chunk.index] = self._make()
+            self._readers[chunk.index] = self.make()
         content, reasoning = self._readers[chunk.index].feed(chunk.text)
         return replace(chunk, text=content, reasoning=reasoning)
 
@@ -79,7 +91,7 @@ class ChatReading:
         return replace(first, others=list(others))
 
     def _read(self, index: int, completion: Completion) -> ChatCompletion:
-        reader = self._make()
+        reader = self.make()
         content, reasoning = reader.feed(completion.text)
         more_content, more_reasoning = reader.finish()
         calls = [{"id": f"call_{index}_{i}", **call} for i, call in enumerate(reader.tool_calls)]
@@ -129,6 +141,11 @@ class Stream(Generic[C]):
     def cancel(self) -> None:
         """Ends the request; the iteration ends soon, with the finish reason `cancelled`."""
         self._request.cancel()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come: the end was reached, or `cancel` called."""
+        return self._request.is_over or self._request.is_cancelled
 
     @property
     def completion(self) -> C:

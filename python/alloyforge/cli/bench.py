@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from alloyforge.cli import options
-from alloyforge.cli.progress import ProgressBar
+from alloyforge.progress import ProgressBar
 from alloyforge.session import Session
 
 _GREEDY: dict[str, Any] = {"temperature": 0.0, "ignore_eos": True}

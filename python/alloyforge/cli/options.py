@@ -7,9 +7,9 @@ import pathlib
 import sys
 from typing import Any
 
-from alloyforge.cli.progress import ProgressBar
 from alloyforge.models import find_model
 from alloyforge.models.find import DEFAULT_MODEL
+from alloyforge.progress import ProgressBar
 from alloyforge.results import Completion
 from alloyforge.session import Session
 

@@ -13,8 +13,8 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from alloyforge.cli import options
-from alloyforge.cli.progress import ProgressBar
 from alloyforge.errors import invalid
+from alloyforge.progress import ProgressBar
 from alloyforge.session import Session
 
 _WINDOW = 512

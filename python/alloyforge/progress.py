@@ -29,6 +29,10 @@ class ProgressBar:
         self._label = label
         self._draw(done / max(total, 1), f"{done / 1e6:.0f} of {total / 1e6:.0f} MB")
 
+    def count(self, done: int, total: int) -> None:
+        """Draws things done of all that there are."""
+        self._draw(done / max(total, 1), f"{done} of {total}")
+
     def fraction(self, done: float) -> None:
         """Draws a share of the whole."""
         self._draw(done, "")

@@ -178,7 +178,10 @@ impl Backend for CandleBackend {
     }
 
     fn mlp(&mut self, layer: usize) -> Result<()> {
-        self.phase(|decoder, _| decoder.mlp(layer))
+        self.phase(|decoder, step| {
+            decoder.mlp(layer)?;
+            decoder.add_deeper(step, layer)
+        })
     }
 
     fn final_norm(&mut self) -> Result<()> {
@@ -346,6 +349,25 @@ impl Decoder {
             _ => return Err(Error::internal("a mixture of experts was loaded for a dense MLP")),
         };
         self.state.residual = Some(self.add(&out, weights.mlp_post_norm.as_ref())?);
+        Ok(())
+    }
+
+    /// What spliced rows add to the residual stream behind `layer`.
+    fn add_deeper(&self, step: &Step, layer: usize) -> Result<()> {
+        let residual = self.state.residual.as_ref().ok_or_else(out_of_order)?;
+        let hidden = self.spec.hidden_dim;
+        for span in &step.embeds {
+            let Some(values) = span.deeper.get(layer) else { continue };
+            let values = &values[span.rows.start * hidden..span.rows.end * hidden];
+            let add = || {
+                let values = Tensor::from_slice(values, (span.rows.len(), hidden), &self.place.device)?;
+                let rows = residual.narrow(0, span.first_row, span.rows.len())?;
+                residual.slice_set(&(rows + values)?, 0, span.first_row)
+            };
+            if !values.is_empty() {
+                add().map_err(|e| self.place.fault(e))?;
+            }
+        }
         Ok(())
     }
 

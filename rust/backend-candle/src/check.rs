@@ -50,7 +50,7 @@ fn rope_fault(rope: &RopeSpec) -> Option<String> {
         return Some(format!("{found} divisors for {} frequencies", rope.dim / 2));
     }
     let sections = rope.sections?;
-    let total = sections.iter().try_fold(0usize, |sum, &n| sum.checked_add(n));
+    let total = sections.counts().iter().try_fold(0usize, |sum, &n| sum.checked_add(n));
     (total != Some(rope.dim / 2)).then(|| format!("sections {sections:?} of {} frequencies", rope.dim / 2))
 }
 

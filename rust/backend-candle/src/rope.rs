@@ -22,7 +22,7 @@ impl Turn {
     /// The turns of all rows of `sequences`.
     pub(crate) fn new(spec: &RopeSpec, sequences: &[SequenceStep], device: &Device) -> Result<Self> {
         let half = spec.dim / 2;
-        let axes = axes(spec);
+        let axes = spec.axes();
         let rows = sequences.iter().map(|s| s.num_rows).sum::<usize>();
         let (mut cos, mut sin) = (Vec::with_capacity(rows * half), Vec::with_capacity(rows * half));
         let mut known: Option<(usize, RopeTable)> = None;
@@ -70,15 +70,5 @@ impl Turn {
             return Ok(turned);
         }
         Tensor::cat(&[turned, x.narrow(2, self.dim, head_dim - self.dim)?], D::Minus1)
-    }
-}
-
-/// Which of time, height and width each frequency takes its position from.
-fn axes(spec: &RopeSpec) -> Vec<usize> {
-    match spec.sections {
-        None => vec![0; spec.dim / 2],
-        Some(sections) => {
-            sections.iter().enumerate().flat_map(|(axis, &n)| std::iter::repeat_n(axis, n)).collect()
-        }
     }
 }

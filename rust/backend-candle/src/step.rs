@@ -139,7 +139,9 @@ fn check(spec: &ModelSpec, batch: &Batch) -> std::result::Result<(), String> {
     for span in &batch.embeds {
         let len = span.rows.end.checked_sub(span.rows.start);
         let end = len.and_then(|len| span.first_row.checked_add(len));
-        if end.is_none_or(|end| end > rows) || span.rows.end > span.values.len() / spec.hidden_dim {
+        let is_even = span.deeper.iter().all(|d| d.len() == span.values.len());
+        let len = span.values.len() / spec.hidden_dim;
+        if end.is_none_or(|end| end > rows) || span.rows.end > len || !is_even {
             return Err(format!(
                 "embeddings {:?} of {} at row {}",
                 span.rows,

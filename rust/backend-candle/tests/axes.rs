@@ -3,7 +3,8 @@
 mod common;
 
 use alloyforge_types::{
-    Activation, MlpSpec, ModelSpec, MoeSpec, NormPlacement, QkNorm, RopeLayout, RopeScaling, RouterOrder,
+    Activation, MlpSpec, ModelSpec, MoeSpec, NormPlacement, QkNorm, RopeLayout, RopeScaling, RopeSections,
+    RouterOrder,
 };
 use common::{Text, check, rope, spec_with};
 use proptest::prelude::*;
@@ -121,9 +122,15 @@ fn rope_scaling() {
 
 #[test]
 fn rope_positions_in_three_axes() {
-    let spec = spec_with(|spec| spec.ropes[0].sections = Some([2, 1, 1]));
-    let rope_positions = (0..45).map(|i| [i / 2, i % 7, i % 5 + 3]).collect();
-    check(&spec, &Text { rope_positions, ..Text::random(5, 45, &spec) });
+    for sections in [
+        RopeSections::Contiguous([2, 1, 1]),
+        RopeSections::Interleaved([2, 1, 1]),
+        RopeSections::Interleaved([3, 1, 0]),
+    ] {
+        let spec = spec_with(|spec| spec.ropes[0].sections = Some(sections));
+        let rope_positions = (0..45).map(|i| [i / 2, i % 7, i % 5 + 3]).collect();
+        check(&spec, &Text { rope_positions, ..Text::random(5, 45, &spec) });
+    }
     // one axis for all: the first
     let spec = spec_with(|_| {});
     let rope_positions = (0..45).map(|i| [2 * i, 99, 99]).collect();
@@ -210,6 +217,15 @@ fn spliced_embeddings_are_not_scaled() {
     let mut rows = |n: usize| (0..n * 24).map(|_| random.unit()).collect::<Vec<_>>();
     let embeds = vec![(0, rows(3)), (10, rows(20)), (44, rows(1))];
     check(&spec, &Text { embeds, ..Text::random(6, 45, &spec) });
+}
+
+#[test]
+fn spliced_rows_add_behind_the_first_layers() {
+    let spec = spec_with(|_| {});
+    let mut random = common::Random::new(17);
+    let mut rows = |n: usize| (0..n * spec.hidden_dim).map(|_| random.unit()).collect::<Vec<_>>();
+    let (embeds, deeper) = (vec![(7, rows(20))], vec![rows(20)]);
+    check(&spec, &Text { embeds, deeper, ..Text::random(6, 45, &spec) });
 }
 
 #[test]

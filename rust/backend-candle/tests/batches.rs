@@ -3,7 +3,7 @@
 mod common;
 
 use alloyforge_interfaces::Backend as _;
-use alloyforge_types::{Batch, Error, KvType, ModelSpec, QkNorm, SequenceStep};
+use alloyforge_types::{Batch, EmbedSpan, Error, KvType, ModelSpec, QkNorm, SequenceStep};
 use common::{RandomWeights, Runner, Text, distance, naive_logits, options, spec_with};
 use proptest::prelude::*;
 
@@ -167,7 +167,7 @@ fn a_batch_that_contradicts_itself_is_an_error() {
         |b| b.sequences[0].rope_positions = vec![[0; 3]; 9],
         |b| {
             b.embeds =
-                vec![alloyforge_types::EmbedSpan { first_row: 9, values: vec![0.0; 48].into(), rows: 0..2 }];
+                vec![EmbedSpan { first_row: 9, values: vec![0.0; 48].into(), rows: 0..2, deeper: vec![] }];
         },
     ];
     for (i, fault) in faults.iter().enumerate() {

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use alloyforge_backend_candle::{CandleBackend, devices};
 use alloyforge_interfaces::{Backend as _, LoadOptions, WeightSource};
 use alloyforge_types::{
-    Activation, DType, Error, KvType, MlpSpec, ModelSpec, QkNorm, QuantType, Role, RopeScaling, Weight,
+    Activation, DType, Error, KvType, MlpSpec, ModelSpec, QkNorm, QuantType, Role, RopeScaling, RopeSections,
+    Weight,
 };
 use common::{RandomWeights, Runner, Text, distance, naive_logits, options, spec, spec_with};
 
@@ -156,7 +157,7 @@ fn a_spec_without_sense_is_refused() {
         |s| s.layers[0].attention.rope = Some(1),
         |s| s.ropes[0].dim = 10,
         |s| s.ropes[0].dim = 3,
-        |s| s.ropes[0].sections = Some([1, 1, usize::MAX]),
+        |s| s.ropes[0].sections = Some(RopeSections::Contiguous([1, 1, usize::MAX])),
         |s| s.ropes[0].scaling = RopeScaling::Divisors(vec![1.0]),
         |s| s.hidden_dim = 0,
     ];

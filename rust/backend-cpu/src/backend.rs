@@ -169,8 +169,10 @@ impl Backend for CpuBackend {
     }
 
     fn mlp(&mut self, layer: usize) -> Result<()> {
-        let (layer, mut context) = self.parts(layer)?;
-        mlp::mlp(layer, &mut context)
+        let (weights, mut context) = self.parts(layer)?;
+        mlp::mlp(weights, &mut context)?;
+        ends::add_deeper(layer, &mut context);
+        Ok(())
     }
 
     fn final_norm(&mut self) -> Result<()> {

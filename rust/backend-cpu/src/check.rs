@@ -19,7 +19,7 @@ pub(crate) fn spec(spec: &ModelSpec) -> Result<()> {
         if rope.dim == 0 || !rope.dim.is_multiple_of(2) || rope.dim > widest_head {
             return wrong(format!("rope {i} turns {} coordinates", rope.dim));
         }
-        if rope.sections.is_some_and(|s| s.iter().any(|&n| n > rope.dim / 2)) {
+        if rope.sections.is_some_and(|s| s.counts().iter().any(|&n| n > rope.dim / 2)) {
             return wrong(format!("rope {i} has sections {:?}", rope.sections));
         }
     }

@@ -21,19 +21,7 @@ impl Rope {
                 (spec.table(len.saturating_add(1)), spec.table(len.saturating_mul(2).saturating_add(1)));
             (next == later).then_some(next)
         });
-        let mut axes = vec![0; spec.dim / 2];
-        if let Some([time, height, width]) = spec.sections {
-            for (i, axis) in axes.iter_mut().enumerate() {
-                // frequencies past the last section turn with time
-                *axis = match i {
-                    i if i < time => 0,
-                    i if i < time + height => 1,
-                    i if i < time + height + width => 2,
-                    _ => 0,
-                };
-            }
-        }
-        Self { spec: spec.clone(), table: spec.table(1), beyond, axes }
+        Self { spec: spec.clone(), table: spec.table(1), beyond, axes: spec.axes() }
     }
 
     /// Angles of a row.

@@ -183,6 +183,7 @@ impl Step {
                 span.rows.end.checked_mul(spec.hidden_dim).is_some_and(|n| n <= span.values.len());
             let rows =
                 span.first_row.checked_add(len).and_then(|end| self.sources.get_mut(span.first_row..end));
+            let is_inside = is_inside && span.deeper.iter().all(|d| d.len() == span.values.len());
             let (true, Some(rows)) = (is_inside, rows) else {
                 return Err(wrong(format!(
                     "embedding span {i} at row {} of {}",

@@ -10,7 +10,7 @@ use alloyforge_interfaces::{Backend, LoadOptions};
 use alloyforge_kernels::quantize::quantize;
 use alloyforge_types::{
     BLOCK_LEN, Batch, DType, EmbedSpan, Error, KvType, LayerRole, MlpSpec, ModelSpec, NO_BLOCK, QuantType,
-    Role, SequenceStep,
+    Role, RopeSections, SequenceStep,
 };
 use common::{Runner, Stock, options, random};
 
@@ -206,7 +206,9 @@ fn specs_that_contradict_themselves_are_errors() {
         ("a window of nothing", |s| s.layers[0].attention.window = Some(0)),
         ("a KV group that is not there", |s| s.layers[0].kv_group = 9),
         ("a window larger than its group's", |s| s.kv_groups.iter_mut().for_each(|g| g.window = Some(1))),
-        ("sections past the angles", |s| s.ropes[0].sections = Some([usize::MAX, 1, 1])),
+        ("sections past the angles", |s| {
+            s.ropes[0].sections = Some(RopeSections::Contiguous([usize::MAX, 1, 1]))
+        }),
         ("an MLP of nothing", |s| {
             s.layers[0].mlp = MlpSpec::Dense { ff_dim: 0, activation: alloyforge_types::Activation::Silu };
         }),
@@ -245,6 +247,7 @@ fn batches_that_contradict_themselves_are_errors() {
         first_row,
         values: vec![0.0; 1000].into(),
         rows,
+        deeper: vec![],
     };
     let spans = [span(39, 0..2), span(0, 0..10_000), span(usize::MAX, 0..1), span(0, 0..usize::MAX)];
     let breaks: Vec<(&str, Break)> = vec![

@@ -148,8 +148,12 @@ fn nan_stays_in_its_sequence() {
         }
         let mut values = vec![0.1; spec.hidden_dim];
         values[3] = f32::NAN;
-        texts[1].embeds =
-            vec![alloyforge_types::EmbedSpan { first_row: 25, values: values.into(), rows: 0..1 }];
+        texts[1].embeds = vec![alloyforge_types::EmbedSpan {
+            first_row: 25,
+            values: values.into(),
+            rows: 0..1,
+            deeper: vec![],
+        }];
         let backend = CpuBackend::load(&spec, &stock, &options(KvType::F32, 2)).expect("loads");
         let mut runner = Runner::new(&spec, backend, 3 * 40usize.div_ceil(BLOCK_LEN), seed);
         let mut cursors = vec![Cursor::default(); 3];

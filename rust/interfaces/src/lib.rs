@@ -14,7 +14,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use alloyforge_types::{
-    Batch, BlockId, ByteView, DType, Error, KvType, ModelSpec, QuantType, Result, Role, TensorView, Weight,
+    Batch, BlockId, ByteView, DType, Error, KvType, MediaItem, MediaKind, MediaPositions, MediaRows,
+    MediaSpan, ModelSpec, PromptPiece, QuantType, Result, Role, TensorView, Weight,
 };
 
 /// A model file, or several that make one: tensors by name, borrowed from mapped memory.
@@ -140,7 +141,7 @@ pub trait Backend: Send {
     /// `Device`.
     fn output(&mut self, layer: usize) -> Result<()>;
 
-    /// Norm, gated MLP or experts, norm after, residual.
+    /// Norm, gated MLP or experts, norm after, residual; then what spliced rows add behind the layer.
     ///
     /// # Errors
     /// `Device`.
@@ -236,6 +237,72 @@ pub trait Model: Send {
     fn write_block(&mut self, _group: usize, _block: BlockId, _bytes: &[u8]) -> Result<()> {
         Err(gives_no_blocks(self.device()))
     }
+}
+
+/// A tower that turns a picture, a video or a sound into rows for a decoder.
+pub trait Encoder: Send + Sync {
+    /// Rows of the decoder's hidden width for `item`, which a processor of the same family prepared.
+    /// What they come to depends on the item alone.
+    ///
+    /// # Errors
+    /// `Media` for tensors of the wrong number or shape; `Device`, `OutOfMemory`.
+    fn encode(&self, item: &MediaItem) -> Result<MediaRows>;
+
+    /// Bytes that its weights hold.
+    fn bytes(&self) -> u64;
+}
+
+/// An encoder of texts: tokens to embeddings.
+pub trait TextEncoder: Send + Sync {
+    /// Most tokens of a text.
+    fn max_len(&self) -> usize;
+
+    /// Numbers in an embedding.
+    fn dim(&self) -> usize;
+
+    /// The embeddings of `texts`, of shape `[texts, dim]`, as the model pools them and not normalised.
+    /// What a text's comes to depends on that text alone, but for the last bits.
+    ///
+    /// # Errors
+    /// `ContextLength` for a text that is too long, `InvalidRequest` for one without tokens or with one
+    /// outside the vocabulary; `Device`, `OutOfMemory`.
+    fn embed(&self, texts: &[Vec<u32>]) -> Result<Vec<f32>>;
+
+    /// Bytes that its weights hold.
+    fn bytes(&self) -> u64;
+}
+
+/// How a family's prompts hold media.
+pub trait MediaPrompts: Send + Sync {
+    /// The texts that stand for one item of `kind` until they are expanded, of which the longest at a
+    /// place counts; none where the family takes no such media. The first one is what a chat without a
+    /// template that knows media writes.
+    fn placeholders(&self, kind: MediaKind) -> &[String];
+
+    /// The token that each row of an item of `kind` replaces, by its text.
+    fn row_token(&self, kind: MediaKind) -> &str;
+
+    /// What the placeholder of `item` becomes. Its rows are all rows that the encoder makes of it.
+    ///
+    /// # Errors
+    /// `Media` for an item without the facts that this follows from.
+    fn expand(&self, item: &MediaItem) -> Result<Vec<PromptPiece>>;
+
+    /// The rotary positions of a prompt of `len` tokens with the rows of `items` at `spans`, ascending;
+    /// `None` where a token's position is its index.
+    ///
+    /// # Errors
+    /// `Media` for an item without the facts that this follows from.
+    fn positions(
+        &self,
+        len: usize,
+        spans: &[MediaSpan],
+        items: &[Arc<MediaItem>],
+    ) -> Result<Option<MediaPositions>>;
+
+    /// Most rows of an item that see each other in both directions, and so are computed in one step; 0
+    /// where attention is causal throughout.
+    fn two_way_rows(&self) -> usize;
 }
 
 /// Text to token ids and back.

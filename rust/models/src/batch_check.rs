@@ -155,6 +155,9 @@ fn embeds(spans: &[EmbedSpan], rows: usize, hidden: usize) -> Result<()> {
         if span.values.len() % hidden != 0 || needed.is_none_or(|n| n > span.values.len()) {
             return Err(defect(format!("rows {:?} of {} values spliced", span.rows, span.values.len())));
         }
+        if span.deeper.iter().any(|d| d.len() != span.values.len()) {
+            return Err(defect(format!("values of {} and of other lengths spliced", span.values.len())));
+        }
         places.push(place);
     }
     places.sort_unstable_by_key(|p| p.start);

@@ -218,8 +218,8 @@ fn spliced_rows_and_wide_attention() {
     let values: Arc<[f32]> = vec![0.0; 64 * 10].into();
     let mut good = batch(vec![sequence(0, 20, 0)], vec![19]);
     good.embeds = vec![
-        EmbedSpan { first_row: 12, values: values.clone(), rows: 5..10 },
-        EmbedSpan { first_row: 2, values: values.clone(), rows: 0..10 },
+        EmbedSpan { first_row: 12, values: values.clone(), rows: 5..10, deeper: Vec::new() },
+        EmbedSpan { first_row: 2, values: values.clone(), rows: 0..10, deeper: Vec::new() },
     ];
     good.sequences[0].attend_end = (0..20).map(|i| if i < 10 { 10 } else { i + 1 }).collect();
     good.sequences[0].rope_positions = vec![[1, 2, 3]; 20];
@@ -275,7 +275,7 @@ fn contradictions_are_refused() {
 }
 
 fn span(first_row: usize, rows: usize, taken: Range<usize>) -> EmbedSpan {
-    EmbedSpan { first_row, values: vec![0.0; rows * 64].into(), rows: taken }
+    EmbedSpan { first_row, values: vec![0.0; rows * 64].into(), rows: taken, deeper: Vec::new() }
 }
 
 #[test]

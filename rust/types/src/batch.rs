@@ -18,6 +18,9 @@ pub struct EmbedSpan {
     pub values: Arc<[f32]>,
     /// The rows of `values` that this step takes.
     pub rows: Range<usize>,
+    /// For each of the first layers, values of the same shape, of which the same rows are added to the
+    /// residual stream behind the layer (DeepStack).
+    pub deeper: Vec<Arc<[f32]>>,
 }
 
 /// One sequence's part of a step.

@@ -12,8 +12,10 @@
 
 mod batch;
 mod dtype;
+mod encoder;
 mod error;
 mod inventory;
+mod media;
 mod metadata;
 mod role;
 mod rope;
@@ -23,10 +25,15 @@ mod tensor;
 
 pub use batch::{Batch, BlockId, EmbedSpan, NO_BLOCK, SequenceStep};
 pub use dtype::{BLOCK_LEN, DType, KvType, QuantType};
+pub use encoder::{
+    EncoderActivation, EncoderNorm, GridPositions, GridRope, HeadThen, Pooling, TextHead, TextSpec,
+    TileLayout, TowerSpec, VisionHead, VisionSpec,
+};
 pub use error::{Error, ErrorKind, Result};
+pub use media::{MediaItem, MediaKind, MediaPositions, MediaRows, MediaSpan, MediaTensor, PromptPiece};
 pub use metadata::{MetaArray, MetaValue, Metadata};
 pub use role::{ExpertRole, LayerRole, Role};
-pub use rope::{RopeLayout, RopeScaling, RopeSpec, RopeTable};
+pub use rope::{RopeLayout, RopeScaling, RopeSections, RopeSpec, RopeTable};
 pub use sampling::{DryBreaker, DryParams, Mirostat, Priority, SamplingParams, XtcParams};
 pub use spec::{
     Activation, AttentionSpec, KvGroup, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement, QkNorm,

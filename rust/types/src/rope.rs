@@ -82,9 +82,18 @@ pub struct RopeSpec {
     pub layout: RopeLayout,
     /// How frequencies are stretched.
     pub scaling: RopeScaling,
-    /// M-RoPE: how many frequencies take their position from time, height and width, in this order
-    /// (Qwen2-VL, arXiv 2409.12191). `None`: one position for all.
-    pub sections: Option<[usize; 3]>,
+    /// M-RoPE (Qwen2-VL, arXiv 2409.12191): which frequencies take their position from time, height
+    /// and width. `None`: one position for all.
+    pub sections: Option<RopeSections>,
+}
+
+/// How M-RoPE divides the frequencies among time, height and width, each given by its count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RopeSections {
+    /// Those of time first, then height, then width: Qwen2-VL and Qwen2.5-VL.
+    Contiguous([usize; 3]),
+    /// By turns, time first, until height and width have had theirs: Qwen3-VL.
+    Interleaved([usize; 3]),
 }
 
 /// The frequencies that hold at one sequence length.
@@ -96,7 +105,36 @@ pub struct RopeTable {
     pub magnitude: f32,
 }
 
+impl RopeSections {
+    /// The counts of time, height and width.
+    pub fn counts(self) -> [usize; 3] {
+        match self {
+            Self::Contiguous(counts) | Self::Interleaved(counts) => counts,
+        }
+    }
+}
+
 impl RopeSpec {
+    /// For each frequency, which of a position's three numbers it takes. Frequencies that no section
+    /// claims take the first.
+    pub fn axes(&self) -> Vec<usize> {
+        let axis = |i: usize| match self.sections {
+            None => 0,
+            Some(RopeSections::Contiguous([time, height, width])) => match i {
+                i if i < time => 0,
+                i if i < time + height => 1,
+                i if i < time + height + width => 2,
+                _ => 0,
+            },
+            Some(RopeSections::Interleaved([_, height, width])) => match i % 3 {
+                1 if i < 3 * height => 1,
+                2 if i < 3 * width => 2,
+                _ => 0,
+            },
+        };
+        (0..self.dim / 2).map(axis).collect()
+    }
+
     /// The sequence length beyond which the frequencies change, where they do. Keys cached before
     /// that keep their turn with [`RopeScaling::Dynamic`], as in the reference, which computes a step's
     /// table for that step alone.

@@ -224,6 +224,8 @@ pub struct Text {
     pub tokens: Vec<u32>,
     /// Rows that stand in place of the tokens from an index on.
     pub embeds: Vec<(usize, Vec<f32>)>,
+    /// For the first layers, values of the shape of the one entry of `embeds`.
+    pub deeper: Vec<Vec<f32>>,
     /// As in [`SequenceStep`], for all tokens.
     pub attend_end: Vec<usize>,
     /// As in [`SequenceStep`], for all tokens.
@@ -324,7 +326,8 @@ impl Runner {
                 if from < to {
                     let values: Arc<[f32]> = values.as_slice().into();
                     let first_row = first_row + from - range.start;
-                    batch.embeds.push(EmbedSpan { first_row, values, rows: from - at..to - at });
+                    let deeper = text.deeper.iter().map(|d| d.as_slice().into()).collect();
+                    batch.embeds.push(EmbedSpan { first_row, values, rows: from - at..to - at, deeper });
                 }
             }
             batch.tokens.extend(&text.tokens[range.clone()]);

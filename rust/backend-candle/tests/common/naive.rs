@@ -2,7 +2,8 @@
 
 use alloyforge_interfaces::WeightSource as _;
 use alloyforge_types::{
-    Activation, ExpertRole as E, LayerRole as L, MlpSpec, QkNorm, Role, RopeLayout, RopeSpec, RouterOrder,
+    Activation, ExpertRole as E, LayerRole as L, MlpSpec, QkNorm, Role, RopeLayout, RopeSections, RopeSpec,
+    RouterOrder,
 };
 
 use super::{RandomWeights, Text};
@@ -68,17 +69,26 @@ fn gated(kind: Activation, gate: Row, up: Row) -> Row {
     gate.into_iter().zip(up).map(|(g, u)| activate(kind, g, u)).collect()
 }
 
+/// As transformers writes them: contiguous parts, or height and width over every third place.
+fn axes(rope: &RopeSpec) -> Vec<usize> {
+    let half = rope.dim / 2;
+    match rope.sections {
+        None => vec![0; half],
+        Some(RopeSections::Contiguous([t, h, w])) => [vec![0; t], vec![1; h], vec![2; w]].concat(),
+        Some(RopeSections::Interleaved([_, h, w])) => {
+            let mut axes = vec![0; half];
+            (1..3 * h).step_by(3).for_each(|i| axes[i] = 1);
+            (2..3 * w).step_by(3).for_each(|i| axes[i] = 2);
+            axes
+        }
+    }
+}
+
 fn turn(rope: &RopeSpec, len: usize, position: [u32; 3], head: &mut [f64]) {
     let table = rope.table(len);
-    let sections = rope.sections.unwrap_or([rope.dim / 2, 0, 0]);
+    let axes = axes(rope);
     for i in 0..rope.dim / 2 {
-        let axis = if i < sections[0] {
-            0
-        } else if i < sections[0] + sections[1] {
-            1
-        } else {
-            2
-        };
+        let axis = axes[i];
         let angle = f64::from(table.inv_freq[i]) * f64::from(position[axis]);
         let (sin, cos) = angle.sin_cos();
         let (sin, cos) = (sin * f64::from(table.magnitude), cos * f64::from(table.magnitude));
@@ -228,6 +238,11 @@ pub fn logits(w: &RandomWeights, text: &Text) -> Vec<Row> {
             stream[i] = join(&stream[i], out, L::AttnPostNorm);
             let out = mlp(w, l, &layer.mlp, &before(&stream[i], L::MlpNorm));
             stream[i] = join(&stream[i], out, L::MlpPostNorm);
+        }
+        if let (Some(values), Some((at, _))) = (text.deeper.get(l), text.embeds.first()) {
+            for (row, values) in stream[*at..].iter_mut().zip(values.chunks(hidden)) {
+                row.iter_mut().zip(values).for_each(|(x, &v)| *x += f64::from(v));
+            }
         }
     }
     let head = if spec.has_tied_head { Role::Embedding } else { Role::Head };

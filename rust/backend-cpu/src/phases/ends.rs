@@ -50,6 +50,19 @@ pub(crate) fn embed(embedding: &Matrix, context: &mut Context<'_>) -> Result<()>
     })
 }
 
+/// What spliced rows add to the residual stream behind `layer`.
+pub(crate) fn add_deeper(layer: usize, context: &mut Context<'_>) {
+    let hidden = context.spec.hidden_dim;
+    let residual = context.work.residual.get_mut();
+    for span in &context.step.spans {
+        let Some(values) = span.deeper.get(layer) else { continue };
+        let to = &mut residual[span.first_row * hidden..][..span.rows.len() * hidden];
+        for (to, value) in to.iter_mut().zip(&values[span.rows.start * hidden..span.rows.end * hidden]) {
+            *to += value;
+        }
+    }
+}
+
 /// The norm before the head, of the rows whose logits are asked for.
 pub(crate) fn final_norm(weight: &[f32], context: &mut Context<'_>) -> Result<()> {
     let (step, isa, hidden, eps) =

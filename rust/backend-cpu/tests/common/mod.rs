@@ -117,6 +117,7 @@ impl Runner {
                         first_row: first_row + a - from,
                         values: span.values.clone(),
                         rows: at..at + b - a,
+                        deeper: span.deeper.clone(),
                     });
                 }
             }

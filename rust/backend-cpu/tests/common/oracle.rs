@@ -4,7 +4,7 @@
 
 use alloyforge_types::{
     Activation, AttentionSpec, ExpertRole, LayerRole, MlpSpec, ModelSpec, MoeSpec, QkNorm, Role, RopeLayout,
-    RouterOrder,
+    RopeSections, RouterOrder,
 };
 
 use super::{Stock, Text};
@@ -82,7 +82,8 @@ impl Oracle<'_> {
         let rows: Vec<Row> =
             rows.iter().zip(attended).map(|(x, y)| add(x, out(LayerRole::AttnPostNorm, y))).collect();
         rows.iter()
-            .map(|x| {
+            .enumerate()
+            .map(|(at, x)| {
                 let input = into(LayerRole::MlpNorm, x);
                 let y = match &layer.mlp {
                     MlpSpec::Dense { activation, .. } => {
@@ -93,9 +94,18 @@ impl Oracle<'_> {
                     MlpSpec::Moe(moe) => self.experts(i, moe, &input),
                     other => panic!("{other:?}"),
                 };
-                add(x, out(LayerRole::MlpPostNorm, y))
+                self.deepened(i, at, add(x, out(LayerRole::MlpPostNorm, y)), text)
             })
             .collect()
+    }
+
+    /// `row`, the token at `at` behind layer `i`, with what a picture adds there.
+    fn deepened(&self, i: usize, at: usize, row: Row, text: &Text) -> Row {
+        let hidden = self.spec.hidden_dim;
+        let span = text.embeds.iter().find(|s| (s.first_row..s.first_row + s.rows.len()).contains(&at));
+        let Some((span, values)) = span.and_then(|s| Some((s, s.deeper.get(i)?))) else { return row };
+        let first = (span.rows.start + at - span.first_row) * hidden;
+        row.iter().zip(&values[first..first + hidden]).map(|(x, v)| x + f64::from(*v)).collect()
     }
 
     fn attention(&self, i: usize, a: &AttentionSpec, inputs: &[Row], text: &Text) -> Vec<Row> {
@@ -150,7 +160,14 @@ impl Oracle<'_> {
         let position = text.rope_positions.get(at).copied().unwrap_or([at as u32; 3]);
         let before = head.clone();
         for (i, freq) in table.inv_freq.iter().enumerate() {
-            let axis = rope.sections.map_or(0, |[t, h, _]| usize::from(i >= t) + usize::from(i >= t + h));
+            let axis = match rope.sections {
+                None => 0,
+                Some(RopeSections::Contiguous([t, h, _])) => usize::from(i >= t) + usize::from(i >= t + h),
+                Some(RopeSections::Interleaved(counts)) => {
+                    let taken = i / 3;
+                    if taken < counts[i % 3] { i % 3 } else { 0 }
+                }
+            };
             // the angle is an f32 by convention
             let angle = f64::from(position[axis] as f32 * freq);
             let (s, c) = (angle.sin() * f64::from(table.magnitude), angle.cos() * f64::from(table.magnitude));

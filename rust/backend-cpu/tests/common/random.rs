@@ -5,7 +5,7 @@ use std::sync::Arc;
 use alloyforge_kernels::{convert, dequant};
 use alloyforge_types::{
     Activation, AttentionSpec, EmbedSpan, LayerRole, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement,
-    QkNorm, QuantType, Role, RopeLayout, RopeScaling, RopeSpec, RouterOrder,
+    QkNorm, QuantType, Role, RopeLayout, RopeScaling, RopeSections, RopeSpec, RouterOrder,
 };
 
 use super::{Stock, Stored, Text};
@@ -134,7 +134,11 @@ fn rope(r: &mut Random, head_dim: usize) -> RopeSpec {
     let sections = r.coin().then(|| {
         let time = r.below(angles + 1);
         let height = r.below(angles - time + 1);
-        [time, height, angles - time - height]
+        let width = angles - time - height;
+        match r.coin() {
+            true => RopeSections::Contiguous([time, height, width]),
+            false => RopeSections::Interleaved([time, height, width]),
+        }
     });
     let layout = r.pick(&[RopeLayout::Half, RopeLayout::Interleaved]);
     RopeSpec { theta: 10_000.0, dim, layout, scaling, sections }
@@ -240,7 +244,11 @@ pub fn text(spec: &ModelSpec, len: usize, seed: u64) -> Text {
         let (skipped, behind) = (r.below(3), r.below(3));
         let values: Arc<[f32]> =
             (0..(skipped + count + behind) * spec.hidden_dim).map(|_| r.number()).collect();
-        text.embeds = vec![EmbedSpan { first_row: first, values, rows: skipped..skipped + count }];
+        let rows = skipped..skipped + count;
+        let deeper = (0..r.below(spec.layers.len() + 1))
+            .map(|_| (0..(skipped + count + behind) * spec.hidden_dim).map(|_| r.number()).collect());
+        let deeper = deeper.collect();
+        text.embeds = vec![EmbedSpan { first_row: first, values, rows, deeper }];
         // what a span replaces need not be a token
         text.tokens[first] = u32::MAX;
         if r.coin() {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use alloyforge_interfaces::{MemoryUse, Model, Tokenizer};
+use alloyforge_interfaces::{Encoder, MemoryUse, Model, Tokenizer};
 use alloyforge_types::{Error, KvType, ModelSpec, Result, SamplingParams};
 
 use crate::command::{Command, JobId, Transfer};
@@ -16,12 +16,14 @@ use crate::draft::model::{MOST_SEQUENCES, ModelDrafter};
 use crate::handle::Outbox;
 use crate::job::{Choice, Generation, Moments, Probing, Rules, Ticket};
 use crate::kv::{KvManager, KvSize, free_memory, size_kv};
+use crate::media::desk::Desk;
+use crate::media::{MediaPrompt, SequenceMedia};
 use crate::owner::Owner;
 use crate::probe::{Probe, ProbeKind};
 use crate::sampling::{Sampler, derive_seed};
 use crate::scheduler::{RopeRegimes, Scheduler, SchedulerOptions};
 use crate::text::TextStream;
-use crate::{Conversation, Draft, EngineOptions, Handle, Request, Stats, conversation};
+use crate::{Conversation, Draft, EngineOptions, Event, Handle, Request, Stats, conversation};
 
 /// What the owner thread publishes.
 #[derive(Default)]
@@ -69,6 +71,8 @@ pub struct Engine {
     facts: ModelFacts,
     guesses: Guesses,
     max_queue: usize,
+    /// Where media are encoded, where the model takes any.
+    desk: Option<Desk>,
     epoch: Instant,
     /// A child process has the engine's memory and not its thread.
     process: u32,
@@ -164,9 +168,20 @@ impl Engine {
             facts,
             guesses,
             max_queue: options.max_queue,
+            desk: None,
             epoch,
             process: std::process::id(),
         })
+    }
+
+    /// The same engine, which has media encoded by `encoder`.
+    ///
+    /// # Errors
+    /// `Internal` where no thread can be started.
+    pub fn with_encoder(self, encoder: Arc<dyn Encoder>) -> Result<Self> {
+        let mut engine = self;
+        engine.desk = Some(Desk::start(encoder)?);
+        Ok(engine)
     }
 
     /// The model that it runs.
@@ -222,6 +237,9 @@ impl Engine {
         });
         let choices = choices.collect::<Result<Vec<_>>>()?;
 
+        if request.media.is_some() && request.conversation.is_some() {
+            return Err(Error::invalid("conversation", "cannot keep pictures, videos or sounds"));
+        }
         let ticket = Ticket::take(&self.shared.queued, self.max_queue)?;
         let id = self.new_job();
         let (outbox, handle) = Outbox::new(id, self.commands.clone());
@@ -229,6 +247,7 @@ impl Engine {
             outbox,
             prompt_len: request.prompt.len(),
             prompt: request.prompt,
+            media: None,
             cached_tokens: 0,
             drafted_tokens: 0,
             accepted_tokens: 0,
@@ -245,7 +264,23 @@ impl Engine {
             moments: Moments { submitted: self.epoch.elapsed(), ..Moments::default() },
             keep: request.conversation.map(|c| c.0),
         };
-        self.send(Command::Generate(id, Box::new(generation)))?;
+        let mut generation = Box::new(generation);
+        let Some(media) = request.media else {
+            self.send(Command::Generate(id, generation))?;
+            return Ok(handle);
+        };
+        let commands = self.commands.clone();
+        self.encode(media, move |media| match media {
+            Ok(media) => {
+                generation.media = Some(Arc::new(media));
+                // a closed engine drops the command, which fails the request
+                let _ = commands.send(Command::Generate(id, generation));
+            }
+            Err(error) => {
+                generation.outbox.hold(Event::Failed(error));
+                generation.outbox.flush();
+            }
+        })?;
         Ok(handle)
     }
 
@@ -254,6 +289,14 @@ impl Engine {
     /// # Errors
     /// As [`submit`](Self::submit), and `OutOfMemory` where the values do not fit.
     pub fn probe(&self, tokens: Vec<u32>, kind: ProbeKind) -> Result<Probe> {
+        self.probe_with(tokens, None, kind)
+    }
+
+    /// As [`probe`](Self::probe), of a prompt with media.
+    ///
+    /// # Errors
+    /// As [`probe`](Self::probe).
+    pub fn probe_with(&self, tokens: Vec<u32>, media: Option<MediaPrompt>, kind: ProbeKind) -> Result<Probe> {
         self.check_open()?;
         if tokens.is_empty() {
             return Err(Error::invalid("prompt", "is empty"));
@@ -271,8 +314,21 @@ impl Engine {
         let id = self.new_job();
         let (reply, probe) = Probe::new(id, self.commands.clone());
         let len = tokens.len();
-        let probing = Probing { tokens, kind, values, len, reply, ticket: Some(ticket) };
-        self.send(Command::Probe(id, Box::new(probing)))?;
+        let probing = Probing { tokens, media: None, kind, values, len, reply, ticket: Some(ticket) };
+        let mut probing = Box::new(probing);
+        let Some(media) = media else {
+            self.send(Command::Probe(id, probing))?;
+            return Ok(probe);
+        };
+        let commands = self.commands.clone();
+        self.encode(media, move |media| match media {
+            Ok(media) => {
+                probing.media = Some(Arc::new(media));
+                let _ = commands.send(Command::Probe(id, probing));
+            }
+            // who no longer waits gets nothing
+            Err(error) => drop(probing.reply.send(Err(error))),
+        })?;
         Ok(probe)
     }
 
@@ -319,6 +375,24 @@ impl Engine {
         self.send(Command::Transfer(Transfer::In(conversation.id().0, contents, reply)))?;
         done.recv().unwrap_or(Err(Error::Closed))?;
         Ok(text)
+    }
+
+    /// Has the media of `prompt` encoded and calls `then` with what a sequence carries of them.
+    fn encode(
+        &self,
+        prompt: MediaPrompt,
+        then: impl FnOnce(Result<SequenceMedia>) + Send + 'static,
+    ) -> Result<()> {
+        let Some(desk) = &self.desk else {
+            return Err(Error::invalid("media", "the model takes none"));
+        };
+        let hidden_dim = self.facts.spec.hidden_dim;
+        let items = prompt.items.clone();
+        desk.encode(
+            &items,
+            Box::new(move |rows| then(rows.and_then(|rows| SequenceMedia::new(&prompt, &rows, hidden_dim)))),
+        );
+        Ok(())
     }
 
     /// Ends all requests with `Closed` and frees the model. Calls after the first do nothing.

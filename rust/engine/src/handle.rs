@@ -22,6 +22,8 @@ struct State {
     is_closed: bool,
     /// The terminal event has been taken out.
     is_over: bool,
+    /// The caller wants no more.
+    is_cancelled: bool,
 }
 
 /// The queue between the owner thread and one caller.
@@ -96,6 +98,7 @@ impl Handle {
     /// Ends the request. What it wrote so far comes as its end result, marked as cancelled; a request
     /// that is over stays as it is.
     pub fn cancel(&self) {
+        self.mailbox.lock().is_cancelled = true;
         // a closed engine has ended the request already
         let _ = self.commands.send(Command::Cancel(self.job));
     }
@@ -147,6 +150,11 @@ impl Outbox {
     pub(crate) fn new(job: JobId, commands: Sender<Command>) -> (Self, Handle) {
         let mailbox = Arc::new(Mailbox::default());
         (Self { mailbox: Arc::clone(&mailbox), held: Vec::new() }, Handle { mailbox, job, commands })
+    }
+
+    /// Whether the caller has cancelled the request.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.mailbox.lock().is_cancelled
     }
 
     /// Keeps `event` until the next [`flush`](Self::flush).

@@ -9,6 +9,7 @@ use alloyforge_types::{Error, Priority, Result};
 
 use crate::draft::guesser::Guesser;
 use crate::handle::Outbox;
+use crate::media::SequenceMedia;
 use crate::probe::{ProbeKind, Readings};
 use crate::sampling::{Normaliser, Sampler, TokenHistory};
 use crate::scheduler::{KeepId, SeqId};
@@ -72,6 +73,8 @@ pub(crate) struct Generation {
     pub(crate) outbox: Outbox,
     /// Moved into the scheduler when the request is taken up.
     pub(crate) prompt: Vec<u32>,
+    /// Likewise.
+    pub(crate) media: Option<Arc<SequenceMedia>>,
     pub(crate) prompt_len: usize,
     pub(crate) cached_tokens: usize,
     /// Guesses that were computed, and those of them that were right.
@@ -244,6 +247,8 @@ impl Choice {
 pub(crate) struct Probing {
     /// Moved into the scheduler when the request is taken up.
     pub(crate) tokens: Vec<u32>,
+    /// Likewise.
+    pub(crate) media: Option<Arc<SequenceMedia>>,
     pub(crate) kind: ProbeKind,
     /// Filled step by step; the memory was taken by the caller.
     pub(crate) values: Vec<f32>,

@@ -19,6 +19,8 @@ pub struct EngineOptions {
     pub max_queue: usize,
     /// Whether full blocks are kept and found again by their tokens.
     pub prefix_cache: bool,
+    /// Rows that media may want computed in one step, because they see each other in both directions.
+    pub two_way_rows: usize,
 }
 
 impl Default for EngineOptions {
@@ -31,6 +33,7 @@ impl Default for EngineOptions {
             max_rows: 512,
             max_queue: 16_384,
             prefix_cache: true,
+            two_way_rows: 0,
         }
     }
 }
@@ -39,7 +42,7 @@ impl EngineOptions {
     /// Most rows whose logits are asked for in one step, which the model must be loaded for: one a
     /// sequence, and some for reading out the logits of a whole text.
     pub fn max_logit_rows(&self) -> usize {
-        self.max_batch.saturating_add(32)
+        self.max_batch.saturating_add(self.two_way_rows.max(32))
     }
 
     /// # Errors
@@ -60,6 +63,10 @@ impl EngineOptions {
                 "max_batch",
                 format!("{} sequences do not fit a step of {} rows", self.max_batch, self.max_rows),
             ));
+        }
+        if self.two_way_rows > self.max_rows - self.max_batch {
+            let fault = format!("{} sequences leave no room for a picture in a step", self.max_batch);
+            return Err(Error::invalid("max_batch", fault));
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use alloyforge_types::{Priority, SamplingParams};
 
-use crate::ConversationId;
+use crate::{ConversationId, MediaPrompt};
 
 /// Text generation from a prompt of tokens.
 ///
@@ -12,6 +12,9 @@ use crate::ConversationId;
 pub struct Request {
     /// The prompt's token ids. Empty: the model's BOS token alone, where it has one.
     pub prompt: Vec<u32>,
+    /// The media in it, put together with it by
+    /// [`Session::media_prompt`](crate::Session::media_prompt).
+    pub media: Option<MediaPrompt>,
     /// Most tokens of an answer; `None`: up to the end of the context.
     pub max_tokens: Option<usize>,
     /// How tokens are drawn.
@@ -43,6 +46,7 @@ impl Default for Request {
     fn default() -> Self {
         Self {
             prompt: Vec::new(),
+            media: None,
             max_tokens: None,
             sampling: SamplingParams::default(),
             stop: Vec::new(),

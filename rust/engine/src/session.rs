@@ -3,14 +3,18 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use alloyforge_interfaces::{MemoryUse, Model, Tokenizer};
+use alloyforge_interfaces::{MediaPrompts, MemoryUse, Model, Tokenizer};
 use alloyforge_tokenize::{decode, encode_with_bos};
-use alloyforge_types::{Error, KvType, Result};
+use alloyforge_types::{Error, KvType, MediaItem, MediaKind, Result};
 use serde_json::{Map, Value};
 
 use crate::chat::{Chat, ChatRequest};
 use crate::defaults::default_request;
-use crate::{Conversation, Draft, Engine, EngineOptions, Handle, Probe, ProbeKind, Request, Stats};
+use crate::media::{Assembly, Source};
+use crate::{
+    Conversation, Draft, Engine, EngineOptions, Handle, MediaModel, MediaPrompt, Probe, ProbeKind, Request,
+    Stats,
+};
 
 /// What a session is made of.
 pub struct SessionParts {
@@ -28,6 +32,8 @@ pub struct SessionParts {
     pub parameters: u64,
     /// The type of most of its weights.
     pub file_type: String,
+    /// What it sees and hears with.
+    pub media: Option<MediaModel>,
     /// Limits and sizes.
     pub options: EngineOptions,
     /// Where guesses at the tokens to come are from.
@@ -61,12 +67,24 @@ pub struct Info {
     pub memory: MemoryUse,
 }
 
+/// A prompt that media belong to.
+#[derive(Debug, Clone, Copy)]
+pub enum PromptSource<'a> {
+    /// Text, in which special tokens are read as such.
+    Text(&'a str),
+    /// Token ids.
+    Tokens(&'a [u32]),
+    /// A conversation.
+    Chat(&'a ChatRequest),
+}
+
 /// A model that serves requests. Any thread may call any method at any time.
 pub struct Session {
     engine: Engine,
     tokenizer: Arc<dyn Tokenizer>,
     chat: Chat,
     default_request: Request,
+    media: Option<MediaModel>,
     info: Info,
 }
 
@@ -76,8 +94,15 @@ impl Session {
     /// # Errors
     /// As [`Engine::start`].
     pub fn new(parts: SessionParts) -> Result<Self> {
-        let SessionParts { model, tokenizer, chat_template, template_variables, options, draft, .. } = parts;
-        let engine = Engine::start_drafting(model, draft, Arc::clone(&tokenizer), &options)?;
+        let SessionParts {
+            model, tokenizer, chat_template, template_variables, options, draft, media, ..
+        } = parts;
+        let mut engine = Engine::start_drafting(model, draft, Arc::clone(&tokenizer), &options)?;
+        let mut encoder_bytes = 0;
+        if let Some(media) = &media {
+            encoder_bytes = media.encoder.bytes();
+            engine = engine.with_encoder(Arc::clone(&media.encoder))?;
+        }
         let facts = engine.facts();
         let spec = &facts.spec;
         let token_bytes =
@@ -93,13 +118,19 @@ impl Session {
             chat_template: chat_template.clone(),
             kv_type: facts.kv_type,
             kv_bytes_per_token: token_bytes,
-            memory: facts.memory,
+            memory: MemoryUse { weights: facts.memory.weights + encoder_bytes, ..facts.memory },
         };
         Ok(Self {
             default_request: default_request(parts.generation_config.as_ref(), info.vocab_size),
-            chat: Chat::new(Arc::clone(&tokenizer), chat_template.as_deref(), template_variables),
+            chat: Chat::new(
+                Arc::clone(&tokenizer),
+                chat_template.as_deref(),
+                template_variables,
+                media.as_ref().map(|m| Arc::clone(&m.prompts)),
+            ),
             engine,
             tokenizer,
+            media,
             info,
         })
     }
@@ -112,6 +143,11 @@ impl Session {
     /// Its tokenizer.
     pub fn tokenizer(&self) -> &Arc<dyn Tokenizer> {
         &self.tokenizer
+    }
+
+    /// Which processor prepares its media, and how; null where it takes none.
+    pub fn processor(&self) -> &Value {
+        self.media.as_ref().map_or(&Value::Null, |m| &m.processor)
     }
 
     /// Counts, also of a session that is closed.
@@ -213,12 +249,59 @@ impl Session {
         self.chat.encode(chat)
     }
 
+    /// The tokens of a prompt with `items` in the places of its placeholders, and the media in them:
+    /// both go into one [`Request`]. BOS is put first as in [`encode_prompt`](Self::encode_prompt).
+    ///
+    /// # Errors
+    /// `InvalidRequest` for media that the model does not take, and where the items of a kind and their
+    /// placeholders differ in number; `Media`; `Closed`.
+    pub fn media_prompt(
+        &self,
+        prompt: PromptSource<'_>,
+        items: Vec<MediaItem>,
+    ) -> Result<(Vec<u32>, MediaPrompt)> {
+        self.engine.check_open()?;
+        let prompts = self.media_prompts(&items)?;
+        let assembly = Assembly::new(prompts, &*self.tokenizer, items);
+        let (mut tokens, mut media) = match prompt {
+            PromptSource::Text(text) => assembly.build(&Source::Text(text, &[]))?,
+            PromptSource::Tokens(tokens) => assembly.build(&Source::Tokens(tokens))?,
+            PromptSource::Chat(chat) => {
+                let (text, literal) = self.chat.text(chat)?;
+                assembly.build(&Source::Text(&text, &literal))?
+            }
+        };
+        let (bos, by_default) = self.tokenizer.bos();
+        if let (Some(bos), PromptSource::Text(_)) = (bos, prompt)
+            && by_default
+            && tokens.first() != Some(&bos)
+        {
+            tokens.insert(0, bos);
+            media.shift(1);
+        }
+        media.locate(prompts, tokens.len())?;
+        Ok((tokens, media))
+    }
+
+    /// How the model's prompts hold `items`.
+    fn media_prompts(&self, items: &[MediaItem]) -> Result<&dyn MediaPrompts> {
+        let prompts = self.media.as_ref().map(|m| &*m.prompts);
+        let refused = items.iter().find(|item| prompts.is_none_or(|p| p.placeholders(item.kind).is_empty()));
+        match (prompts, refused) {
+            (Some(prompts), None) => Ok(prompts),
+            (_, refused) => {
+                let kind = refused.map_or(MediaKind::Image, |item| item.kind);
+                Err(Error::invalid(kind.parameter(), "the model takes none"))
+            }
+        }
+    }
+
     /// Begins to read out what the model thinks of `tokens`.
     ///
     /// # Errors
     /// As [`Engine::probe`].
-    pub fn probe(&self, tokens: Vec<u32>, kind: ProbeKind) -> Result<Probe> {
-        self.engine.probe(tokens, kind)
+    pub fn probe(&self, tokens: Vec<u32>, media: Option<MediaPrompt>, kind: ProbeKind) -> Result<Probe> {
+        self.engine.probe_with(tokens, media, kind)
     }
 
     /// The logits of every token, of shape `[tokens, vocab]`.

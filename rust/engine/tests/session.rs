@@ -18,6 +18,7 @@ fn session(template: Option<&str>) -> Session {
     variables.insert("bos_token".into(), json!("<s>"));
     Session::new(SessionParts {
         draft: Default::default(),
+        media: None,
         model: Box::new(HashLm::new(&[None], Rope::Plain)),
         tokenizer: Arc::new(ByteTokenizer::default()),
         chat_template: template.map(str::to_owned),

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use alloyforge_interfaces::Tokenizer;
-use alloyforge_types::{Error, Result};
+use alloyforge_interfaces::{MediaPrompts, Tokenizer};
+use alloyforge_types::{Error, MediaKind, Result};
 use serde_json::Value;
 
 /// How a vocabulary's special tokens are spelled.
@@ -16,9 +16,18 @@ pub(super) struct Spellings {
 }
 
 impl Spellings {
-    pub(super) fn of(tokenizer: &dyn Tokenizer) -> Self {
+    /// Those of `tokenizer`, and the placeholders of `media`, which need not be tokens.
+    pub(super) fn of(tokenizer: &dyn Tokenizer, media: Option<&dyn MediaPrompts>) -> Self {
         let mut known = HashSet::new();
         let mut lens = vec![Vec::new(); 256];
+        for text in
+            MediaKind::ALL.into_iter().flat_map(|kind| media.map_or(&[][..], |m| m.placeholders(kind)))
+        {
+            if let Some(&first) = text.as_bytes().first() {
+                known.insert(text.clone());
+                lens[usize::from(first)].push(text.len());
+            }
+        }
         for id in 0..u32::try_from(tokenizer.vocab_size()).unwrap_or(u32::MAX) {
             let Some(bytes) = tokenizer.token_bytes(id) else { continue };
             let (Some(&first), Ok(text)) = (bytes.first(), std::str::from_utf8(&bytes)) else { continue };

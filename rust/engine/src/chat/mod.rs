@@ -2,11 +2,12 @@
 
 mod literal;
 
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use alloyforge_interfaces::Tokenizer;
+use alloyforge_interfaces::{MediaPrompts, Tokenizer};
 use alloyforge_template::ChatTemplate;
-use alloyforge_types::{Error, Result};
+use alloyforge_types::{Error, MediaKind, Result};
 use serde_json::{Map, Value, json};
 
 use literal::{Spellings, Substitutes};
@@ -57,6 +58,8 @@ pub(crate) struct Chat {
     variables: Map<String, Value>,
     /// How special tokens are spelled; collected when first asked for.
     spellings: OnceLock<Spellings>,
+    /// How prompts hold media, where the model takes any.
+    media: Option<Arc<dyn MediaPrompts>>,
 }
 
 impl Chat {
@@ -64,12 +67,13 @@ impl Chat {
         tokenizer: Arc<dyn Tokenizer>,
         source: Option<&str>,
         variables: Map<String, Value>,
+        media: Option<Arc<dyn MediaPrompts>>,
     ) -> Self {
         let template = match source {
             Some(source) => Template::compile(source),
             None => Err(Error::invalid("chat_template", "the model has none")),
         };
-        Self { tokenizer, template, variables, spellings: OnceLock::new() }
+        Self { tokenizer, template, variables, spellings: OnceLock::new(), media }
     }
 
     /// The text that the template gives.
@@ -84,14 +88,23 @@ impl Chat {
     /// the template sees all other text as it is, may trim, cut and repeat it, and the text is encoded
     /// as a whole. All a template cannot do is look for a special token in somebody's message.
     pub(crate) fn encode(&self, chat: &ChatRequest) -> Result<Vec<u32>> {
-        let spellings = self.spellings.get_or_init(|| Spellings::of(&*self.tokenizer));
+        let (text, literal) = self.text(chat)?;
+        match literal.is_empty() {
+            true => self.tokenizer.encode(&text, true),
+            false => self.tokenizer.encode_around(&text, &literal),
+        }
+    }
+
+    /// That text, and the ranges of it which spell special tokens or placeholders for media without
+    /// meaning any.
+    pub(crate) fn text(&self, chat: &ChatRequest) -> Result<(String, Vec<Range<usize>>)> {
+        let spellings = self.spellings.get_or_init(|| Spellings::of(&*self.tokenizer, self.media.as_deref()));
         let given = [&chat.messages, chat.tools.as_ref().unwrap_or(&Value::Null)];
         let Some(substitutes) = Substitutes::for_spellings_in(spellings, &given)? else {
-            return self.tokenizer.encode(&self.render(chat)?, true);
+            return Ok((self.render(chat)?, Vec::new()));
         };
         let rendered = self.render_with(chat, |value| substitutes.put_into(value))?;
-        let (text, literal) = substitutes.take_out_of(&rendered);
-        self.tokenizer.encode_around(&text, &literal)
+        Ok(substitutes.take_out_of(&rendered))
     }
 
     fn render_with(&self, chat: &ChatRequest, prepare: impl Fn(Value) -> Value) -> Result<String> {
@@ -105,11 +118,11 @@ impl Chat {
         };
         check_messages(&chat.messages)?;
         let mut context = self.variables.clone();
-        let mut messages = chat.messages.clone();
+        let mut messages = prepare(chat.messages.clone());
         if !template.reads_parts {
-            join_text_parts(&mut messages);
+            join_parts(&mut messages, self.media.as_deref());
         }
-        context.insert("messages".into(), prepare(messages));
+        context.insert("messages".into(), messages);
         context.insert("tools".into(), prepare(chat.tools.clone().unwrap_or(Value::Null)));
         context.insert("documents".into(), Value::Null);
         context.insert("add_generation_prompt".into(), json!(chat.add_generation_prompt.unwrap_or(true)));
@@ -136,14 +149,14 @@ fn check_messages(messages: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Makes one text, a line a part, of contents that are lists of texts, for templates that know no
-/// other.
-fn join_text_parts(messages: &mut Value) {
+/// Makes one text, a line a part, of contents that are lists of texts and media, for templates that
+/// know no other; a placeholder stands for an item.
+fn join_parts(messages: &mut Value, media: Option<&dyn MediaPrompts>) {
     let contents = messages.as_array_mut().into_iter().flatten().filter_map(|m| m.get_mut("content"));
     for content in contents {
-        let text = |part: &Value| {
-            let is_text = part.get("type").and_then(Value::as_str) == Some("text");
-            part.get("text").and_then(Value::as_str).filter(|_| is_text).map(str::to_owned)
+        let text = |part: &Value| match part.get("type").and_then(Value::as_str)? {
+            "text" => part.get("text").and_then(Value::as_str).map(str::to_owned),
+            name => media?.placeholders(MediaKind::from_name(name)?).first().cloned(),
         };
         let Some(parts) = content.as_array() else { continue };
         if let Some(texts) = parts.iter().map(text).collect::<Option<Vec<String>>>() {

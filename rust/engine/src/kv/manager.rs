@@ -192,12 +192,12 @@ impl KvManager {
         self.prefix.block(*hit.nodes.get(index)?, group)
     }
 
-    /// The longest prefix of `tokens`, at most `limit` tokens, whose every block that a sequence going
+    /// The longest prefix of `tokens`, whose first blocks have `marks`, at most `limit` tokens, whose every block that a sequence going
     /// on behind it sees is there.
-    pub fn lookup(&self, regime: u64, tokens: &[u32], limit: usize) -> PrefixHit {
+    pub fn lookup(&self, regime: u64, tokens: &[u32], marks: &[u128], limit: usize) -> PrefixHit {
         let prefix = &self.prefix;
         let limit = limit.min(tokens.len()) / BLOCK_LEN * BLOCK_LEN;
-        let mut nodes = prefix.walk(regime, &tokens[..limit]);
+        let mut nodes = prefix.walk(regime, &tokens[..limit], marks);
         // for each group, how many blocks stand in a row up to the node looked at
         let mut runs = vec![0; self.groups.len()];
         let mut longest = 0;
@@ -243,7 +243,7 @@ impl KvManager {
     /// [`unpin`](Self::unpin). Where memory is wanted for live sequences they go all the same, after
     /// everything else.
     pub fn pin(&mut self, regime: u64, tokens: &[u32]) -> Pin {
-        let nodes = self.prefix.walk(regime, tokens);
+        let nodes = self.prefix.walk(regime, tokens, &[]);
         let mut pin = Pin::default();
         for node in nodes {
             for (g, group) in self.groups.iter_mut().enumerate() {
@@ -270,7 +270,7 @@ impl KvManager {
     /// The blocks of the longest known beginning of `tokens`, in order.
     pub fn known(&self, regime: u64, tokens: &[u32]) -> Vec<KnownBlock> {
         let mut known = Vec::new();
-        for (index, &node) in self.prefix.walk(regime, tokens).iter().enumerate() {
+        for (index, &node) in self.prefix.walk(regime, tokens, &[]).iter().enumerate() {
             let block = |group| Some(KnownBlock { group, index, block: self.prefix.block(node, group)? });
             known.extend((0..self.groups.len()).filter_map(block));
         }
@@ -284,7 +284,7 @@ impl KvManager {
         let mut tail = None;
         let mut made = Vec::new();
         for (index, text) in tokens.chunks_exact(BLOCK_LEN).enumerate() {
-            let Some(node) = self.prefix.advance(tail, regime, text, self.groups.len()) else { break };
+            let Some(node) = self.prefix.advance(tail, regime, text, 0, self.groups.len()) else { break };
             tail = Some(node);
             for g in 0..self.groups.len() {
                 let is_missing = self.prefix.block(node, g).is_none();
@@ -422,8 +422,8 @@ impl KvManager {
     }
 
     /// Lets the prefix cache find the full blocks of a sequence whose first `len` tokens have been
-    /// computed.
-    pub fn publish(&mut self, blocks: &mut SequenceBlocks, tokens: &[u32], len: usize) {
+    /// computed; `marks` are digests of the media rows in its first blocks.
+    pub fn publish(&mut self, blocks: &mut SequenceBlocks, tokens: &[u32], marks: &[u128], len: usize) {
         if !blocks.is_published {
             return;
         }
@@ -431,9 +431,9 @@ impl KvManager {
         let len = len.min(tokens.len());
         for i in blocks.num_published..len / BLOCK_LEN {
             let text = &tokens[i * BLOCK_LEN..(i + 1) * BLOCK_LEN];
-            let Some(node) = prefix.advance(blocks.tail, blocks.regime, text, self.groups.len()) else {
-                return;
-            };
+            let mark = marks.get(i).copied().unwrap_or(0);
+            let node = prefix.advance(blocks.tail, blocks.regime, text, mark, self.groups.len());
+            let Some(node) = node else { return };
             blocks.tail = Some(node);
             blocks.num_published = i + 1;
             for (g, group) in self.groups.iter_mut().enumerate() {

@@ -2,7 +2,8 @@
 //!
 //! A node stands for one full block of tokens behind a given parent node. Nodes are found by the
 //! parent's number, which is never used twice, and the tokens themselves, so that a hash collision
-//! costs a comparison and can never give another text's block. What a block holds depends also on the
+//! costs a comparison and can never give another text's block. Rows that a picture put in place of
+//! tokens take part by a digest of the picture. What a block holds depends also on the
 //! rotary tables that its tokens were turned by; each such regime has a root of its own.
 
 use std::collections::HashMap;
@@ -25,6 +26,8 @@ enum Parent {
 struct Key {
     parent: Parent,
     tokens: [u32; BLOCK_LEN],
+    /// A digest of the media rows among them; 0 where there are none.
+    mark: u128,
 }
 
 #[derive(Debug)]
@@ -44,9 +47,9 @@ pub struct PrefixCache {
     next_id: NodeId,
 }
 
-fn key(parent: Option<NodeId>, regime: u64, tokens: &[u32]) -> Option<Key> {
+fn key(parent: Option<NodeId>, regime: u64, tokens: &[u32], mark: u128) -> Option<Key> {
     let parent = parent.map_or(Parent::Root(regime), Parent::Node);
-    Some(Key { parent, tokens: tokens.try_into().ok()? })
+    Some(Key { parent, tokens: tokens.try_into().ok()?, mark })
 }
 
 impl PrefixCache {
@@ -60,11 +63,13 @@ impl PrefixCache {
         self.nodes.is_empty()
     }
 
-    /// The longest known chain for the full blocks of `tokens`.
-    pub fn walk(&self, regime: u64, tokens: &[u32]) -> Vec<NodeId> {
+    /// The longest known chain for the full blocks of `tokens`, whose first ones have `marks`.
+    pub fn walk(&self, regime: u64, tokens: &[u32], marks: &[u128]) -> Vec<NodeId> {
         let mut chain = Vec::new();
-        for block in tokens.chunks_exact(BLOCK_LEN) {
-            let found = key(chain.last().copied(), regime, block).and_then(|k| self.ids.get(&k).copied());
+        for (i, block) in tokens.chunks_exact(BLOCK_LEN).enumerate() {
+            let mark = marks.get(i).copied().unwrap_or(0);
+            let key = key(chain.last().copied(), regime, block, mark);
+            let found = key.and_then(|k| self.ids.get(&k).copied());
             match found {
                 Some(id) => chain.push(id),
                 None => break,
@@ -90,16 +95,17 @@ impl PrefixCache {
         }
     }
 
-    /// The node for `tokens` behind `parent`, made where it is new, with one reference for the caller
+    /// The node for `tokens` with `mark` behind `parent`, made where it is new, with one reference for the caller
     /// in place of the caller's one on `parent`.
     pub fn advance(
         &mut self,
         parent: Option<NodeId>,
         regime: u64,
         tokens: &[u32],
+        mark: u128,
         num_groups: usize,
     ) -> Option<NodeId> {
-        let key = Box::new(key(parent, regime, tokens)?);
+        let key = Box::new(key(parent, regime, tokens, mark)?);
         if let Some(&id) = self.ids.get(&key) {
             self.pin(id);
             if let Some(parent) = parent {

@@ -147,6 +147,11 @@ impl Books {
     }
 
     fn take_up_generation(&mut self, id: JobId, mut job: Box<Generation>) {
+        // the cancellation of a request whose media were being encoded came before the request
+        if job.outbox.is_cancelled() {
+            self.jobs.insert(id, Job::Generation(job));
+            return self.cancel(id);
+        }
         let seq = self.new_seq();
         if let Some(first) = job.choices.first_mut() {
             first.seq = Some(seq);
@@ -155,6 +160,7 @@ impl Books {
         let new = NewSequence {
             id: seq,
             tokens: std::mem::take(&mut job.prompt),
+            media: job.media.take(),
             priority: job.priority,
             deadline: limit.and_then(|limit| job.moments.submitted.checked_add(limit)),
             readout: Readout::Last,
@@ -167,6 +173,7 @@ impl Books {
         let new = NewSequence {
             id: self.new_seq(),
             tokens: std::mem::take(&mut job.tokens),
+            media: job.media.take(),
             priority: Default::default(),
             deadline: None,
             readout: Readout::All,

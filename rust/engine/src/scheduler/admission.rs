@@ -86,7 +86,8 @@ impl Scheduler {
         let hit = match sequence.readout {
             // the last token is computed in any case, for its logits
             Readout::Last if sequence.is_cached => {
-                self.kv.lookup(regime, &sequence.tokens, sequence.tokens.len() - 1)
+                let limit = sequence.tokens.len() - 1;
+                self.kv.lookup(regime, &sequence.tokens, sequence.marks(), limit)
             }
             Readout::Last | Readout::All => PrefixHit::default(),
         };
@@ -161,7 +162,9 @@ impl Scheduler {
                 return false;
             }
             let num_common = usable.iter().zip(&other.tokens).take_while(|(a, b)| a == b).count();
-            let num_common = num_common / BLOCK_LEN * BLOCK_LEN;
+            let mark = |s: &Sequence, block: usize| s.marks().get(block).copied().unwrap_or(0);
+            let same = |block: &usize| mark(sequence, *block) == mark(other, *block);
+            let num_common = (0..num_common / BLOCK_LEN).take_while(same).count() * BLOCK_LEN;
             num_common >= num_found + WORTH_WAITING && num_common > other.num_computed
         })
     }

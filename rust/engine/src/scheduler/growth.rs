@@ -38,6 +38,20 @@ impl Scheduler {
                 Readout::All => wanted.min(logit_rows),
             };
             let is_readout = sequence.readout == Readout::All;
+            // rows that see each other are computed together, even if that takes some more of them
+            let num_rows = match &sequence.media {
+                Some(media) if num_rows > 0 => {
+                    let start = sequence.num_computed;
+                    let most = self.options.max_rows.saturating_sub(plan.num_rows());
+                    let most = if is_readout { most.min(logit_rows) } else { most };
+                    match media.end_before(start, start + num_rows) - start {
+                        0 => Some(media.end_behind(start + num_rows) - start).filter(|&n| n <= most),
+                        fewer => Some(fewer),
+                    }
+                    .unwrap_or(0)
+                }
+                _ => num_rows,
+            };
             if num_rows > 0 {
                 let num_logits = self.grow(rank, num_rows, plan);
                 if is_readout {
@@ -83,6 +97,10 @@ impl Scheduler {
             let Some(sequence) = self.sequences.get_mut(&rank.seq) else { return 0 };
             let start = sequence.num_computed;
             let fitting = self.kv.rows_that_fit(&mut sequence.blocks, start, num_rows);
+            let fitting = match &sequence.media {
+                Some(media) if fitting < num_rows => media.end_before(start, start + fitting) - start,
+                _ => fitting,
+            };
             if fitting > 0
                 && let Some(copies) = self.kv.extend(&mut sequence.blocks, start, fitting)
             {

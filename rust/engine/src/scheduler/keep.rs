@@ -21,7 +21,8 @@ impl Scheduler {
     pub fn keep(&mut self, keep: KeepId, seq: SeqId) {
         let Some(sequence) = self.sequences.get_mut(&seq) else { return };
         let len = sequence.num_computed.min(sequence.tokens.len());
-        self.kv.publish(&mut sequence.blocks, &sequence.tokens, len);
+        let marks = sequence.media.as_ref().map_or(&[][..], |m| m.marks());
+        self.kv.publish(&mut sequence.blocks, &sequence.tokens, marks, len);
         let regime = self.options.regimes.number(sequence.rope_len);
         let tokens = sequence.tokens[..len].to_vec();
         self.keep_tokens(keep, regime, tokens);

@@ -129,6 +129,7 @@ impl Scheduler {
             was_admitted: false,
             num_passed: 0,
             tokens: new.tokens,
+            media: new.media,
         };
         self.deadlines.extend(new.deadline.map(|d| (d, new.id)));
         self.waiting.insert(rank);
@@ -144,7 +145,8 @@ impl Scheduler {
             let Some(sequence) = self.sequences.get_mut(&step.seq) else { continue };
             sequence.num_computed = step.start + step.num_rows - step.num_drafted;
             sequence.draft.clear();
-            self.kv.publish(&mut sequence.blocks, &sequence.tokens, sequence.num_computed);
+            let marks = sequence.media.as_ref().map_or(&[][..], |m| m.marks());
+            self.kv.publish(&mut sequence.blocks, &sequence.tokens, marks, sequence.num_computed);
         }
     }
 
@@ -167,7 +169,8 @@ impl Scheduler {
         if let Some(sequence) = self.sequences.get_mut(&seq) {
             debug_assert!(sequence.num_computed < sequence.tokens.len(), "more was confirmed than there is");
             sequence.num_computed += 1;
-            self.kv.publish(&mut sequence.blocks, &sequence.tokens, sequence.num_computed);
+            let marks = sequence.media.as_ref().map_or(&[][..], |m| m.marks());
+            self.kv.publish(&mut sequence.blocks, &sequence.tokens, marks, sequence.num_computed);
         }
     }
 
@@ -201,6 +204,7 @@ impl Scheduler {
             readout: source.readout,
             is_cached: source.is_cached,
             rope_len: source.rope_len,
+            media: source.media.clone(),
             blocks: if is_running {
                 self.kv.fork(&source.blocks, source.num_computed)
             } else {

@@ -61,14 +61,18 @@ impl Scheduler {
             batch.tokens.extend_from_slice(&sequence.tokens[step.start..end]);
             batch.tokens.extend_from_slice(&sequence.draft[..step.num_drafted]);
             batch.logit_rows.extend(batch.tokens.len() - step.num_logits..batch.tokens.len());
-            batch.sequences.push(SequenceStep {
+            let mut part = SequenceStep {
                 num_rows: step.num_rows,
                 start: step.start,
                 rope_len: sequence.rope_len,
                 tables: sequence.blocks.tables().to_vec(),
                 attend_end: Vec::new(),
                 rope_positions: Vec::new(),
-            });
+            };
+            if let Some(media) = &sequence.media {
+                media.fill(&mut part, batch.tokens.len() - step.num_rows, &mut batch.embeds);
+            }
+            batch.sequences.push(part);
         }
     }
 }

@@ -1,10 +1,12 @@
 //! A sequence as the scheduler sees it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use alloyforge_types::Priority;
 
 use crate::kv::SequenceBlocks;
+use crate::media::SequenceMedia;
 
 /// The number of a sequence, given by whoever submits it; the younger has the higher one.
 pub type SeqId = u64;
@@ -33,6 +35,8 @@ pub struct NewSequence {
     pub readout: Readout,
     /// Whether its full blocks are kept and found again, whatever holds for others.
     pub is_cached: bool,
+    /// What stands in place of some tokens.
+    pub media: Option<Arc<SequenceMedia>>,
 }
 
 /// A sequence's place in line: the lower goes first.
@@ -82,6 +86,7 @@ pub(super) struct Sequence {
     /// See [`SequenceStep::rope_len`](alloyforge_types::SequenceStep::rope_len).
     pub(super) rope_len: usize,
     pub(super) blocks: SequenceBlocks,
+    pub(super) media: Option<Arc<SequenceMedia>>,
     pub(super) is_running: bool,
     /// Whether it has been served before.
     pub(super) was_admitted: bool,
@@ -90,6 +95,11 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
+    /// Digests of the media rows in its first blocks.
+    pub(super) fn marks(&self) -> &[u128] {
+        self.media.as_ref().map_or(&[], |m| m.marks())
+    }
+
     pub(super) fn num_pending(&self) -> usize {
         self.tokens.len() - self.num_computed
     }

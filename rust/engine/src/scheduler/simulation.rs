@@ -166,7 +166,7 @@ impl Simulation {
         let readout = if is_readout { Readout::All } else { Readout::Last };
         let queued = self.scheduler.stats().queued;
         let is_cached = self.is_cached_by_chance && self.random.chance(50);
-        let new = NewSequence { id, tokens, priority, deadline, readout, is_cached };
+        let new = NewSequence { id, tokens, priority, deadline, readout, is_cached, media: None };
         match self.scheduler.submit(new, self.now) {
             Ok(()) => {
                 assert!(queued < self.options.max_queue);
@@ -436,6 +436,7 @@ fn sequence(id: SeqId, len: usize, priority: Priority) -> NewSequence {
         deadline: None,
         readout: Readout::Last,
         is_cached: false,
+        media: None,
     }
 }
 

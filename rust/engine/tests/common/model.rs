@@ -184,6 +184,15 @@ impl Model for HashLm {
                 let token = batch.tokens[row];
                 assert!(token != PANIC && i < self.panics_after, "the model panics");
                 let mut seen = mix(u64::from(token) << 20 | i as u64) ^ self.table(sequence.rope_len, i);
+                for span in &batch.embeds {
+                    if (span.first_row..span.first_row + span.rows.len()).contains(&row) {
+                        let at = 2 * (span.rows.start + row - span.first_row);
+                        seen = mix(seen ^ u64::from(span.values[at].to_bits()));
+                    }
+                }
+                let end = sequence.attend_end.get(i - sequence.start).copied().unwrap_or(i + 1);
+                assert!(end <= sequence.start + sequence.num_rows, "row {i} sees {end}");
+                seen ^= mix(end as u64);
                 for (g, group) in self.spec.kv_groups.iter().enumerate() {
                     let first = group.window.map_or(0, |w| (i + 1).saturating_sub(w));
                     for j in first..i {

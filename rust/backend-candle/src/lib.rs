@@ -25,6 +25,7 @@ mod cache;
 mod check;
 mod convert;
 mod device;
+mod encoders;
 mod experts;
 mod fault;
 mod formats;
@@ -41,3 +42,4 @@ mod threads;
 
 pub use backend::CandleBackend;
 pub use device::{DeviceInfo, devices};
+pub use encoders::{CandleTextEncoder, CandleVisionEncoder};

@@ -1,0 +1,181 @@
+//! An encoder of texts.
+
+use alloyforge_interfaces::{TensorStore, TextEncoder};
+use alloyforge_types::{EncoderActivation, Error, HeadThen, Pooling, Result, TextSpec};
+use candle_core::Tensor;
+
+use super::ops;
+use super::tower::{Rows, Tower};
+use super::weights::{Linear, Norm, Weights};
+use crate::device;
+use crate::fault::Place;
+use crate::threads::Threads;
+
+/// Rows that are computed at a time.
+const MAX_ROWS: usize = 4096;
+
+/// An encoder of texts on a device that Candle drives.
+#[derive(Debug)]
+pub struct CandleTextEncoder {
+    threads: Threads,
+    place: Place,
+    spec: TextSpec,
+    embedding: Tensor,
+    positions: Tensor,
+    segment: Option<Tensor>,
+    norm: Option<Norm>,
+    tower: Tower,
+    head: Vec<Linear>,
+    bytes: u64,
+}
+
+impl CandleTextEncoder {
+    /// Loads the weights of `spec`, by this room's names, onto `device`.
+    ///
+    /// # Errors
+    /// `Format` for a tensor that is missing or of another shape, `OutOfMemory`, `Device`.
+    pub fn load(
+        spec: &TextSpec,
+        store: &dyn TensorStore,
+        device: &str,
+        threads: Option<usize>,
+    ) -> Result<Self> {
+        let place = device::open(device)?;
+        let weights = Weights::new(store, &place);
+        let width = spec.tower.width;
+        let rows = spec.max_len.checked_add(spec.first_position);
+        let rows = rows.ok_or_else(|| Error::internal("a table of positions that overflows"))?;
+        let mut cols = width;
+        let mut head = Vec::with_capacity(spec.head.len());
+        for (i, part) in spec.head.iter().enumerate() {
+            head.push(weights.linear(&format!("head.{i}"), part.dim, cols, part.has_bias)?);
+            cols = part.dim;
+        }
+        let segment = spec.has_segments.then(|| segment(&weights, width)).transpose()?;
+        let norm = spec
+            .has_embedding_norm
+            .then(|| weights.norm("embd_norm", spec.tower.norm, width, spec.tower.norm_eps));
+        Ok(Self {
+            embedding: weights.tensor("token_embd.weight", &[spec.vocab_size, width])?,
+            positions: weights.tensor("position_embd.weight", &[rows, width])?,
+            segment,
+            norm: norm.transpose()?,
+            tower: Tower::load(&spec.tower, &weights)?,
+            head,
+            bytes: weights.bytes(),
+            threads: Threads::new(&place.device, threads)?,
+            spec: spec.clone(),
+            place,
+        })
+    }
+
+    /// The embeddings of texts that fit one pass, their rows one after another.
+    fn pass(&self, texts: &[&[u32]]) -> candle_core::Result<Vec<f32>> {
+        let device = &self.place.device;
+        let padded = |text: &[u32]| match self.spec.padded_with {
+            Some(pad) => [text, &vec![pad; self.spec.max_len - text.len()]].concat(),
+            None => text.to_vec(),
+        };
+        let texts: Vec<Vec<u32>> = texts.iter().map(|text| padded(text)).collect();
+        let lens: Vec<usize> = texts.iter().map(Vec::len).collect();
+        let rows: usize = lens.iter().sum();
+        let ids = Tensor::from_vec(texts.concat(), rows, device)?;
+        let first = self.spec.first_position as u32;
+        let places = lens.iter().flat_map(|&len| first..first + len as u32).collect::<Vec<u32>>();
+        let places = self.positions.index_select(&Tensor::from_vec(places, rows, device)?, 0)?;
+        let mut x = (self.embedding.index_select(&ids, 0)? + places)?;
+        if let Some(segment) = &self.segment {
+            x = ops::add_row(&x, segment)?;
+        }
+        if let Some(norm) = &self.norm {
+            x = norm.forward(&x)?;
+        }
+        let x = self.tower.run(Rows { values: x, turn: None }, |_| &lens, |_, _| Ok(()))?;
+        let mut at = 0;
+        let mut pooled = Vec::with_capacity(texts.len());
+        for text in &texts {
+            let own = x.narrow(0, at, text.len())?;
+            at += text.len();
+            let row = |i: usize| own.narrow(0, i, 1);
+            pooled.push(match self.spec.pooling {
+                Pooling::Mean => own.mean_keepdim(0)?,
+                Pooling::Max => own.max_keepdim(0)?,
+                Pooling::First => row(0)?,
+                Pooling::Last => row(text.len() - 1)?,
+                Pooling::HighestId => {
+                    let highest = text.iter().max();
+                    row(text.iter().position(|id| Some(id) == highest).unwrap_or(0))?
+                }
+                Pooling::Token(end) => row(text.iter().position(|&id| id == end).unwrap_or(text.len() - 1))?,
+            });
+        }
+        let mut y = Tensor::cat(&pooled, 0)?;
+        for (product, part) in self.head.iter().zip(&self.spec.head) {
+            y = product.forward(&y)?;
+            y = match part.then {
+                HeadThen::Nothing => y,
+                HeadThen::Tanh => y.tanh()?,
+                HeadThen::Relu => y.relu()?,
+                HeadThen::Gelu => ops::activation(&y, EncoderActivation::Gelu)?,
+            };
+        }
+        y.flatten_all()?.to_vec1()
+    }
+}
+
+/// The embedding of segment 0.
+fn segment(weights: &Weights<'_>, width: usize) -> Result<Tensor> {
+    let rows = weights.num_rows("segment_embd.weight").unwrap_or(1);
+    let all = weights.tensor("segment_embd.weight", &[rows, width])?;
+    all.get(0).map_err(|e| Error::internal(e.to_string()))
+}
+
+impl TextEncoder for CandleTextEncoder {
+    fn max_len(&self) -> usize {
+        self.spec.max_len
+    }
+
+    fn dim(&self) -> usize {
+        self.spec.out_dim
+    }
+
+    fn embed(&self, texts: &[Vec<u32>]) -> Result<Vec<f32>> {
+        for text in texts {
+            if text.is_empty() {
+                return Err(Error::invalid("texts", "holds a text without tokens"));
+            }
+            if text.len() > self.spec.max_len {
+                return Err(Error::ContextLength { tokens: text.len(), limit: self.spec.max_len });
+            }
+            if let Some(id) = text.iter().find(|&&id| id as usize >= self.spec.vocab_size) {
+                return Err(Error::invalid("texts", format!("token id {id} is outside the vocabulary")));
+            }
+        }
+        // texts of one length are one product, so they go together
+        let mut order: Vec<usize> = (0..texts.len()).collect();
+        order.sort_by_key(|&i| texts[i].len());
+        let dim = self.spec.out_dim;
+        let mut all = vec![0.0; texts.len() * dim];
+        let mut first = 0;
+        while first < order.len() {
+            let mut rows = 0;
+            let fits = |&&i: &&usize| {
+                rows += if self.spec.padded_with.is_some() { self.spec.max_len } else { texts[i].len() };
+                rows <= MAX_ROWS
+            };
+            let count = order[first..].iter().take_while(fits).count().max(1);
+            let group = &order[first..first + count];
+            let given: Vec<&[u32]> = group.iter().map(|&i| texts[i].as_slice()).collect();
+            let made = self.threads.run(|| self.pass(&given)).map_err(|e| self.place.fault(e))?;
+            for (row, &i) in made.chunks_exact(dim).zip(group) {
+                all[i * dim..(i + 1) * dim].copy_from_slice(row);
+            }
+            first += count;
+        }
+        Ok(all)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod embedding;
 mod inspect;
 mod open;
 mod source;
@@ -16,6 +17,7 @@ pub use alloyforge_backend_candle::{DeviceInfo, devices};
 pub use alloyforge_engine::Session;
 pub use alloyforge_models::Description;
 pub use backend::BackendChoice;
+pub use embedding::EmbeddingModel;
 pub use inspect::{Inspection, TensorSummary, inspect};
-pub use open::{DraftSource, OpenOptions, open};
+pub use open::{DraftSource, OpenOptions, Opened, open};
 pub use source::{Source, open_tokenizer};

@@ -3,12 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use alloyforge_engine::{Draft, EngineOptions, Session, SessionParts};
-use alloyforge_interfaces::{LoadOptions, Progress, Tokenizer};
+use alloyforge_backend_candle::CandleVisionEncoder;
+use alloyforge_engine::{Draft, EngineOptions, MediaModel, Session, SessionParts};
+use alloyforge_formats::gguf::GgufFile;
+use alloyforge_interfaces::{LoadOptions, Progress, TensorStore, Tokenizer};
+use alloyforge_models::{Resolved, resolve_projector, resolve_vision};
 use alloyforge_types::{DType, Error, KvType, QuantType, Result};
 use serde_json::{Map, Value};
 
 use crate::backend::{BackendChoice, choose_device, load};
+use crate::embedding::{EmbeddingModel, open_embedder, with_files};
 use crate::source::Source;
 
 /// How a model is opened. The default lets everything be chosen.
@@ -32,6 +36,8 @@ pub struct OpenOptions {
     pub threads: Option<usize>,
     /// Most sequences in one step.
     pub max_batch: Option<usize>,
+    /// A GGUF file of what a text model sees with.
+    pub projector: Option<PathBuf>,
     /// Whether prompts that begin alike do not share what was computed.
     pub no_prefix_cache: bool,
     /// Where guesses at the tokens to come are from.
@@ -49,23 +55,37 @@ pub enum DraftSource {
     Model(PathBuf),
 }
 
+/// A model that is open.
+pub enum Opened {
+    /// One that writes.
+    Text(Box<Session>),
+    /// One that does not.
+    Embedding(Box<EmbeddingModel>),
+}
+
 /// Opens the model at `path`.
 ///
 /// # Errors
 /// `Io` where there is none; `Format` and `Unsupported` for its files; `InvalidRequest` naming the
 /// option at fault; `Device`, `OutOfMemory`.
-pub fn open(path: &Path, options: &OpenOptions) -> Result<Session> {
+pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
     let device = if options.device.is_empty() { "auto" } else { &options.device };
     let device = choose_device(device, options.backend)?;
     if options.threads == Some(0) {
         return Err(Error::invalid("threads", "must be at least 1"));
     }
     let source = Source::open(path)?;
+    if let Some(model) = open_embedder(&source, options)? {
+        return Ok(Opened::Embedding(Box::new(model)));
+    }
     let resolved = source.resolve()?;
+    let media = open_vision(&source, &resolved, &device, options)?;
     let tokenizer = source.tokenizer()?;
     check_vocabulary(&tokenizer, resolved.spec.vocab_size, path)?;
 
-    let engine = engine_options(options);
+    let mut engine = engine_options(options);
+    engine.two_way_rows = media.as_ref().map_or(0, |m| m.prompts.two_way_rows());
+    engine.max_rows = engine.max_rows.max(engine.max_batch.saturating_add(engine.two_way_rows));
     let load_options = LoadOptions {
         dtype: options.dtype,
         quantize: options.quantize,
@@ -87,7 +107,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Session> {
         }
     };
     let model = load(resolved, &device, options.backend, &load_options)?;
-    Session::new(SessionParts {
+    let session = Session::new(SessionParts {
         model,
         template_variables: special_texts(&tokenizer),
         tokenizer: Arc::new(tokenizer),
@@ -95,9 +115,39 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Session> {
         generation_config: source.generation_config(),
         parameters,
         file_type,
+        media,
         options: engine,
         draft,
-    })
+    })?;
+    Ok(Opened::Text(Box::new(session)))
+}
+
+/// Loads what the model sees with.
+fn open_vision(
+    source: &Source,
+    resolved: &Resolved,
+    device: &str,
+    options: &OpenOptions,
+) -> Result<Option<MediaModel>> {
+    let (hidden_dim, eps) = (resolved.spec.hidden_dim, resolved.spec.norm_eps);
+    if let Some(path) = &options.projector {
+        let file = Arc::new(GgufFile::open(path)?);
+        let store = Arc::clone(&file) as Arc<dyn TensorStore>;
+        let vision = resolve_projector(file.metadata(), &store, hidden_dim, eps)?;
+        let encoder = CandleVisionEncoder::load(&vision.spec, &*vision.store, device, options.threads)?;
+        let (prompts, processor) = (vision.prompts, vision.processor);
+        return Ok(Some(MediaModel { prompts, encoder: Arc::new(encoder), processor }));
+    }
+    let Source::Folder(folder, _) = source else { return Ok(None) };
+    let Some(vision) = resolve_vision(&folder.config, &source.store(), hidden_dim, eps)? else {
+        return Ok(None);
+    };
+    let encoder = CandleVisionEncoder::load(&vision.spec, &*vision.store, device, options.threads)?;
+    Ok(Some(MediaModel {
+        prompts: vision.prompts,
+        encoder: Arc::new(encoder),
+        processor: with_files(vision.processor, folder)?,
+    }))
 }
 
 fn engine_options(options: &OpenOptions) -> EngineOptions {

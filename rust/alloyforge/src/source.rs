@@ -148,7 +148,7 @@ pub fn open_tokenizer(path: &Path) -> Result<TextTokenizer> {
 }
 
 /// The tokenizer in the `tokenizer.json` at `path`, which the other files of its folder say more of.
-fn json_tokenizer(path: &Path, folder: Option<&HfFolder>) -> Result<TextTokenizer> {
+pub(crate) fn json_tokenizer(path: &Path, folder: Option<&HfFolder>) -> Result<TextTokenizer> {
     let size = std::fs::metadata(path).map_err(|e| Error::io(path, &e))?.len();
     let label = path.display().to_string();
     if size > MAX_TOKENIZER_LEN {

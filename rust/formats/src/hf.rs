@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use alloyforge_types::{Error, Result};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::json::{self, existing};
 use crate::safetensors::SafetensorsStore;
@@ -66,6 +66,30 @@ impl HfFolder {
     /// The path of `config.json`, for errors about it.
     pub fn config_path(&self) -> PathBuf {
         self.path.join("config.json")
+    }
+
+    /// The files that say how media are prepared, each an object under its name.
+    ///
+    /// # Errors
+    /// `Format` where one is damaged.
+    pub fn processor_files(&self) -> Result<Map<String, Value>> {
+        const FILES: [&str; 3] =
+            ["preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"];
+        let mut all = Map::new();
+        for name in FILES {
+            if let Some(path) = existing(&self.path, name) {
+                all.insert(name.to_owned(), read_object(&path)?);
+            }
+        }
+        Ok(all)
+    }
+
+    /// The JSON in the file `name` of the folder, where there is one.
+    ///
+    /// # Errors
+    /// `Format` where it is damaged.
+    pub fn json(&self, name: &str) -> Result<Option<Value>> {
+        existing(&self.path, name).map(|path| json::read_value(&path, MAX_CONFIG_LEN)).transpose()
     }
 
     /// Opens the weights.

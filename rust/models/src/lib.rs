@@ -15,10 +15,20 @@ mod config;
 mod decoder;
 mod describe;
 mod families;
+mod media;
 mod resolve;
 mod weights;
 
 pub use config::Config;
 pub use decoder::Decoder;
 pub use describe::{Description, TypeShare, describe};
+pub use media::{
+    Comparison, Embedder, SentenceSettings, Vision, VisionTask, resolve_embedder, resolve_projector,
+    resolve_vision,
+};
 pub use resolve::{Resolved, resolve};
+
+/// The format of most of the numbers in `store`, or how `config` says that they are quantised.
+pub fn file_type(config: &serde_json::Value, store: &dyn alloyforge_interfaces::TensorStore) -> String {
+    describe::file_type(Config::HuggingFace(config), store)
+}

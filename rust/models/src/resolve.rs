@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use crate::config::{Config, Reader};
 use crate::describe;
 use crate::families::{self, Draft, Family};
+use crate::media;
 use crate::weights::NamedWeights;
 
 /// A model, understood: what a backend needs to load it.
@@ -79,11 +80,21 @@ fn check_vocabulary(metadata: &Metadata, rows: usize, store: &dyn TensorStore) -
 fn from_hf(config: &Value, store: &dyn TensorStore) -> Result<Draft> {
     let fault = |item: &str, fault: &str| Error::format(store.label(), format!("config.json {item}"), fault);
     let config = config.as_object().ok_or_else(|| fault("", "is no object"))?;
-    let (object, outer) = match config.get("text_config") {
-        Some(Value::Object(text))
+    let seen = text_of(config, "model_type").filter(|name| media::is_family(name));
+    let merged = seen.and_then(|_| media::text_defaults(config));
+    let flat;
+    let (object, outer) = match (config.get("text_config"), &merged) {
+        (_, Some(text)) => (text, Some(config)),
+        (Some(Value::Object(text)), _)
             if text_of(config, "model_type").and_then(families::by_model_type).is_some() =>
         {
             (text, Some(config))
+        }
+        _ if seen.is_some() => {
+            // the two halves' keys side by side, as Qwen2-VL was published
+            let text = config.iter().filter(|(key, _)| *key != "vision_config");
+            flat = text.map(|(k, v)| (k.clone(), v.clone())).collect::<Map<String, Value>>();
+            (&flat, None)
         }
         _ => (config, None),
     };

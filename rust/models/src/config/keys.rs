@@ -68,6 +68,7 @@ pub(crate) const ROPE_THETA_SWA: Key = Key::both("rope_local_base_freq", "rope.f
 pub(crate) const ROPE_PARTIAL: Key = Key::hf("partial_rotary_factor");
 pub(crate) const ROPE_ORIGINAL: Key =
     Key::both("original_max_position_embeddings", "rope.scaling.original_context_length");
+pub(crate) const ROPE_SECTIONS: Key = Key::gguf("rope.dimension_sections");
 pub(crate) const ROPE_DIM: Key = Key::gguf("rope.dimension_count");
 pub(crate) const ROPE_TYPE: Key = Key::gguf("rope.scaling.type");
 pub(crate) const ROPE_FACTOR: Key = Key::gguf("rope.scaling.factor");

@@ -47,6 +47,30 @@ impl Reader<'_> {
         }
     }
 
+    /// M-RoPE's counts of frequencies for time, height and width, which add up to all of them.
+    pub(crate) fn rope_sections(&self, default: [usize; 3]) -> Result<[usize; 3]> {
+        let list = if self.is_gguf() {
+            self.integers(keys::ROPE_SECTIONS)?
+        } else {
+            let group = self.hf_rope_group(RopeOf::Model)?;
+            let fields = Fields { reader: self, key: group.key, object: group.object };
+            match fields.item("mrope_section") {
+                None => None,
+                Some(item) => {
+                    let count = |i: usize| item.at(i).and_then(Item::integer).and_then(|n| n.try_into().ok());
+                    let list = (0..item.len().unwrap_or(0)).map(count).collect::<Option<Vec<usize>>>();
+                    Some(list.unwrap_or_default())
+                }
+            }
+        };
+        match list.as_deref() {
+            None => Ok(default),
+            // llama.cpp writes a fourth, which nothing has
+            Some(&[time, height, width]) | Some(&[time, height, width, 0]) => Ok([time, height, width]),
+            Some(_) => Err(self.fault(keys::ROPE_SECTIONS, "has no three counts of frequencies")),
+        }
+    }
+
     /// An even width from 2 to that of a head.
     fn checked_dim(&self, key: Key, dim: usize, head_dim: usize) -> Result<usize> {
         if dim == 0 || !dim.is_multiple_of(2) || dim > head_dim {
@@ -127,7 +151,8 @@ impl Reader<'_> {
             Ok(self.count(keys::ROPE_ORIGINAL)?.filter(|&n| n > 0).or(inner).unwrap_or(context_len))
         };
         match name {
-            "default" => Ok(RopeScaling::None),
+            // M-RoPE's sections are the family's to read
+            "default" | "mrope" => Ok(RopeScaling::None),
             "linear" => Ok(RopeScaling::Linear { factor: fields.required("factor")? as f32 }),
             "dynamic" => {
                 // transformers measures by the model's own context length, whatever the dictionary says
@@ -346,6 +371,8 @@ impl<'a> Fields<'a, '_> {
         "long_factor",
         "low_freq_factor",
         "mscale",
+        "mrope_interleaved",
+        "mrope_section",
         "mscale_all_dim",
         "original_max_position_embeddings",
         "partial_rotary_factor",

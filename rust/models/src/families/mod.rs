@@ -17,8 +17,10 @@ mod mixtral;
 mod olmo2;
 mod phi3;
 mod qwen2;
+mod qwen2_vl;
 mod qwen3;
 mod qwen3_moe;
+mod qwen3_vl;
 mod smollm3;
 
 use alloyforge_types::{ModelSpec, Result};
@@ -59,7 +61,9 @@ const FAMILIES: &[Family] = &[
     Family { model_types: &["olmo2"], class: "Olmo2ForCausalLM", gguf: &["olmo2"], build: olmo2::build },
     Family { model_types: &["phi3"], class: "Phi3ForCausalLM", gguf: &["phi3"], build: phi3::build },
     Family { model_types: &["qwen2"], class: "Qwen2ForCausalLM", gguf: &["qwen2"], build: qwen2::build },
+    Family { model_types: &["qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text"], class: "Qwen2VLForConditionalGeneration", gguf: &["qwen2vl"], build: qwen2_vl::build },
     Family { model_types: &["qwen3"], class: "Qwen3ForCausalLM", gguf: &["qwen3"], build: qwen3::build },
+    Family { model_types: &["qwen3_vl", "qwen3_vl_text"], class: "Qwen3VLForConditionalGeneration", gguf: &["qwen3vl"], build: qwen3_vl::build },
     Family { model_types: &["qwen3_moe"], class: "Qwen3MoeForCausalLM", gguf: &["qwen3moe"], build: qwen3_moe::build },
     Family { model_types: &["smollm3"], class: "SmolLM3ForCausalLM", gguf: &["smollm3"], build: smollm3::build },
 ];

@@ -122,8 +122,14 @@ pub(super) fn kind(role: Role) -> Role {
 /// What stands before the text model's names: nothing but `model.` in a causal language model, more
 /// where it is part of a larger one, nothing where the bare model was saved.
 pub(super) fn hf_prefix(store: &dyn TensorStore) -> &'static str {
-    const PREFIXES: [&str; 5] =
-        ["model.", "language_model.model.", "model.language_model.", "language_model.", ""];
+    const PREFIXES: [&str; 6] = [
+        "model.",
+        "language_model.model.",
+        "model.language_model.",
+        "model.text_model.",
+        "language_model.",
+        "",
+    ];
     let has = |p: &&&str| store.tensor(&format!("{p}embed_tokens.weight")).is_some();
     PREFIXES.iter().find(has).copied().unwrap_or("model.")
 }

@@ -292,8 +292,6 @@ def test_a_timeout(session: af.Session) -> None:
         ({"threads": 0}, "threads"),
         ({"max_batch": 0}, "max_batch"),
         ({"context_len": 0}, "context_len"),
-        ({"projector": "mmproj.gguf"}, "projector"),
-        ({"draft": "ngram"}, "draft"),
     ],
 )
 def test_options_are_checked(tiny_path: pathlib.Path, options: dict[str, Any], name: str) -> None:
@@ -306,8 +304,9 @@ def test_options_are_checked(tiny_path: pathlib.Path, options: dict[str, Any], n
 def test_media_are_refused(shared: af.Session, name: str) -> None:
     media: dict[str, Any] = {name: ["x.png"]}
     for call in (shared.generate, shared.stream, shared.logits):
-        with pytest.raises(af.InvalidRequestError, match=f"{name}: is not supported by this version"):
+        with pytest.raises(af.InvalidRequestError) as caught:
             call(PROMPT, **media)
+        assert caught.value.name == name
 
 
 def test_progress_is_told(tiny_path: pathlib.Path) -> None:

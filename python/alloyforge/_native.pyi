@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Unpack
 
+from alloyforge.processors.common import Item
 from alloyforge.results import Chunk, Completion, DeviceInfo, Inspection, Score, SessionInfo, SessionStats
 from alloyforge.sampling import Sampling
 
@@ -87,7 +88,7 @@ class Conversation:
 
 @final
 class Prompt:
-    """A chat's prompt: its text, and its token ids, in which the messages' text is literal."""
+    """A prompt that is put together: a chat's, in which the messages' text is literal, or one with media."""
 
     @property
     def text(self) -> str: ...
@@ -136,6 +137,7 @@ class Session:
         threads: int | None = None,
         max_batch: int | None = None,
         prefix_cache: bool = True,
+        projector: str | None = None,
         draft: str | os.PathLike[str] | None = None,
         progress: Callable[[float], object] | None = None,
     ) -> Session: ...
@@ -163,8 +165,26 @@ class Session:
         messages: Sequence[Mapping[str, Any]],
         tools: Sequence[Mapping[str, Any]] | None,
         template: str | None,
+        media: Sequence[Item] | None = None,
     ) -> Prompt:
-        """The prompt of a chat."""
+        """The prompt of a chat, with prepared media in it."""
+
+    def media_prompt(self, prompt: str | Sequence[int], media: Sequence[Item]) -> Prompt:
+        """A prompt with prepared media in the places of its placeholders."""
+
+    def embed(self, texts: Sequence[str], *, normalize: bool = True) -> npt.NDArray[np.float32]:
+        """The embeddings of texts, of shape `(n, dim)`."""
+
+    def embed_images(self, items: Sequence[Item], *, normalize: bool = True) -> npt.NDArray[np.float32]:
+        """The embeddings of prepared pictures, of shape `(n, dim)`."""
+
+    def classify(
+        self, items: Sequence[Item], labels: Sequence[str] | None = None
+    ) -> list[list[tuple[str, float]]]:
+        """For each prepared picture its labels with their scores, best first."""
+
+    def processor(self) -> str:
+        """Which processor prepares the model's media, and how, as JSON; `null` where it takes none."""
 
     def render(
         self,
@@ -174,7 +194,7 @@ class Session:
     ) -> str:
         """The text of a chat's prompt."""
 
-    def logits(self, prompt: str | Sequence[int]) -> npt.NDArray[np.float32]:
+    def logits(self, prompt: str | Sequence[int] | Prompt) -> npt.NDArray[np.float32]:
         """Logits of shape `(n_tokens, vocab)`."""
 
     def score(self, prompt: str | Sequence[int]) -> Score:

@@ -114,3 +114,10 @@ def invalid(name: str, fault: str) -> InvalidRequestError:
 def not_supported(name: str) -> InvalidRequestError:
     """The error for a parameter of the published interface that this version cannot honour."""
     return invalid(name, "is not supported by this version")
+
+
+def media_error(item: str, fault: str) -> MediaError:
+    """The error for a picture, video or sound `item`."""
+    error = MediaError(f"{item}: {fault}")
+    error.item = item
+    return error

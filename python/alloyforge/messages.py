@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from alloyforge.errors import invalid
+from alloyforge.media.loader import LOCAL
 
 Message = Mapping[str, Any]
 Tool = Mapping[str, Any]
 
-_MEDIA = ("image_url", "input_audio", "video_url", "image", "audio", "video")
+_KINDS = {"image_url": "image", "video_url": "video", "image": "image", "video": "video"}
+_LATER = ("input_audio", "audio")
 
 
-def checked_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Copies of the messages as a template takes them.
+@dataclass
+class Media:
+    """The media in a chat's messages, in their order."""
 
-    Text parts are joined with line ends, and the arguments of earlier tool calls, which OpenAI sends
-    as JSON text, are read.
+    images: list[object] = field(default_factory=list)
+    videos: list[object] = field(default_factory=list)
+
+    def lists(self) -> dict[str, list[object] | None]:
+        """The lists by the parameters that they are given as; `None` for one without items."""
+        return {"images": self.images or None, "videos": self.videos or None}
+
+
+def checked_messages(messages: Sequence[Message], media: Media | None = None) -> list[dict[str, Any]]:
+    """Copies of the messages as a template takes them; the media in them go into `media`.
+
+    Text parts are joined with line ends unless media stand among them, and the arguments of earlier
+    tool calls, which OpenAI sends as JSON text, are read.
 
     Raises:
         InvalidRequestError: a message of another shape, named by its place.
@@ -27,7 +42,7 @@ def checked_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
         raise invalid("messages", f"must be a list of messages, found {type(messages).__name__}")
     if not messages:
         raise invalid("messages", "must not be empty")
-    return [_checked(message, f"messages[{i}]") for i, message in enumerate(messages)]
+    return [_checked(message, f"messages[{i}]", media) for i, message in enumerate(messages)]
 
 
 def checked_tools(tools: Sequence[Tool] | None, tool_choice: object) -> list[dict[str, Any]] | None:
@@ -49,7 +64,7 @@ def checked_tools(tools: Sequence[Tool] | None, tool_choice: object) -> list[dic
     return [dict(tool) for tool in tools] or None
 
 
-def _checked(message: Message, where: str) -> dict[str, Any]:
+def _checked(message: Message, where: str, media: Media | None) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise invalid(where, f"must be a dictionary, found {type(message).__name__}")
     if not isinstance(message.get("role"), str):
@@ -59,7 +74,9 @@ def _checked(message: Message, where: str) -> dict[str, Any]:
     if isinstance(content, str) or content is None:
         out.setdefault("content", None)
     elif isinstance(content, Sequence) and not isinstance(content, bytes):
-        out["content"] = "\n".join(_text_of(part, f"{where}.content[{i}]") for i, part in enumerate(content))
+        parts = [_part(part, f"{where}.content[{i}]", media) for i, part in enumerate(content)]
+        is_text = all(part["type"] == "text" for part in parts)
+        out["content"] = "\n".join(part["text"] for part in parts) if is_text else parts
     else:
         raise invalid(f"{where}.content", f"must be text or a list of parts, found {type(content).__name__}")
     if message.get("tool_calls"):
@@ -69,13 +86,25 @@ def _checked(message: Message, where: str) -> dict[str, Any]:
     return out
 
 
-def _text_of(part: object, where: str) -> str:
+def _part(part: object, where: str, media: Media | None) -> dict[str, str]:
+    """A part as templates take it: a text, or the type of what stands there."""
     kind = part.get("type") if isinstance(part, Mapping) else None
     if isinstance(part, Mapping) and kind == "text" and isinstance(part.get("text"), str):
-        return str(part["text"])
-    if kind in _MEDIA:
+        return {"type": "text", "text": str(part["text"])}
+    if kind in _LATER:
         raise invalid(where, f"a part of type {kind!r} is not supported by this version")
-    raise invalid(where, "must be a part with a known type, and its text")
+    if not isinstance(part, Mapping) or kind not in _KINDS or part.get(kind) is None:
+        raise invalid(where, "must be a part with a known type, and its text")
+    if media is None:
+        raise invalid(where, "media have no place here")
+    item = part[kind]
+    if kind.endswith("_url"):
+        address = item.get("url") if isinstance(item, Mapping) else item
+        if not isinstance(address, str):
+            raise invalid(where, "must have an address")
+        item = LOCAL.fetch(address, where)
+    (media.images if _KINDS[kind] == "image" else media.videos).append(item)
+    return {"type": _KINDS[kind]}
 
 
 def _checked_call(call: object, where: str) -> dict[str, Any]:

@@ -129,6 +129,16 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class Label:
+    """What a picture may show, and how sure the model is of it."""
+
+    label: str
+    score: float
+    """From 0 to 1. Of a model that compares pictures with texts by a sigmoid (SigLIP) the scores of one
+    picture do not add up to 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """Memory that a session holds, in bytes."""
 

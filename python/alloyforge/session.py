@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -11,10 +12,11 @@ from alloyforge.aio import AsyncStream, delivery
 from alloyforge.batch import run_batch
 from alloyforge.conversation import Conversation
 from alloyforge.dialects import dialect_of
-from alloyforge.errors import invalid, not_supported
-from alloyforge.messages import Message, Tool, checked_messages, checked_tools
+from alloyforge.errors import invalid
+from alloyforge.media.prepare import Preparer
+from alloyforge.messages import Media, Message, Tool, checked_messages, checked_tools
 from alloyforge.models import find_model
-from alloyforge.results import ChatCompletion, Completion, Score, SessionInfo, SessionStats
+from alloyforge.results import ChatCompletion, Completion, Label, Score, SessionInfo, SessionStats
 from alloyforge.stream import ChatReading, Reading, Stream, TextReading
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ class Session:
             said.
         max_batch: Most sequences in one step.
         prefix_cache: Whether prompts that begin alike share what was computed.
-        projector: Not supported by this version.
+        projector: A GGUF file (`mmproj`) of what a text model sees with, beside its own GGUF file.
         draft: Where guesses at the tokens to come are from, which change how fast an answer comes and
             nothing else: `ngram` for the text so far, or a smaller model with the same tokens, named as
             `model` is. Where they do not pay they are left out.
@@ -88,7 +90,6 @@ class Session:
         draft: str | os.PathLike[str] | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> None:
-        _refuse(projector=projector)
         if draft is not None and draft != "ngram":
             draft = os.fspath(find_model(draft))
         self._native = _native.Session(
@@ -103,10 +104,12 @@ class Session:
             threads=threads,
             max_batch=max_batch,
             prefix_cache=prefix_cache,
+            projector=None if projector is None else os.fspath(find_model(projector)),
             draft=draft,
             progress=progress,
         )
         self._template = self._native.info().chat_template
+        self._preparer = Preparer(self._native)
 
     def generate(
         self,
@@ -122,17 +125,18 @@ class Session:
         Args:
             prompt: Text, in which special tokens are read as such, or token ids. A BOS token is put
                 in front of text where the model wants one and the text does not begin with it.
-            images: Not supported by this version.
+            images: Pictures for the prompt's placeholders, in their order: each a path, bytes, a
+                Pillow image or a uint8 array `(h, w, 3)`.
             audio: Not supported by this version.
-            videos: Not supported by this version.
+            videos: Videos likewise: each a path, bytes or an `alloyforge.Video`.
             **sampling: How tokens are drawn: see `alloyforge.Sampling`.
 
         Raises:
-            InvalidRequestError: a parameter is out of range.
+            InvalidRequestError: a parameter is out of range, or media and placeholders differ in number.
+            MediaError: a picture or video that cannot be used.
             ContextLengthError: the prompt does not fit the context.
         """
-        _refuse(images=images, audio=audio, videos=videos)
-        return self._submit(prompt, sampling).wait()
+        return self._submit(self._prompt(prompt, images, audio, videos), sampling).wait()
 
     def generate_batch(
         self,
@@ -166,8 +170,8 @@ class Session:
         **sampling: Unpack[Sampling],
     ) -> Stream[Completion]:
         """As `generate`, giving the answer while it is written."""
-        _refuse(images=images, audio=audio, videos=videos)
-        return Stream(self._submit(prompt, sampling, stream=True), TextReading())
+        given = self._prompt(prompt, images, audio, videos)
+        return Stream(self._submit(given, sampling, stream=True), TextReading())
 
     def chat(
         self,
@@ -181,7 +185,8 @@ class Session:
         """Answers a conversation.
 
         Args:
-            messages: OpenAI's dictionaries, with text content.
+            messages: OpenAI's dictionaries. Content may be parts: `text`, `image_url` and `video_url`
+                with a `data:` address, and `image` and `video` with what `generate` takes.
             tools: Functions that the model may ask to have called.
             tool_choice: Whether the model is told of them.
             template: A chat template in place of the model's own.
@@ -232,8 +237,8 @@ class Session:
         **sampling: Unpack[Sampling],
     ) -> Completion:
         """As `generate`, on asyncio. Cancelling the task cancels the request."""
-        _refuse(images=images, audio=audio, videos=videos)
-        return await self._asubmit(prompt, sampling, TextReading()).wait()
+        given = await self._aprompt(prompt, images, audio, videos)
+        return await self._asubmit(given, sampling, TextReading()).wait()
 
     def astream(
         self,
@@ -245,8 +250,8 @@ class Session:
         **sampling: Unpack[Sampling],
     ) -> AsyncStream[Completion]:
         """As `stream`, on asyncio."""
-        _refuse(images=images, audio=audio, videos=videos)
-        return self._asubmit(prompt, sampling, TextReading(), stream=True)
+        given = self._prompt(prompt, images, audio, videos)
+        return self._asubmit(given, sampling, TextReading(), stream=True)
 
     async def achat(
         self,
@@ -284,8 +289,58 @@ class Session:
         Raises:
             ContextLengthError: the prompt does not fit the context.
         """
-        _refuse(images=images, audio=audio, videos=videos)
-        return self._native.logits(prompt)
+        return self._native.logits(self._prompt(prompt, images, audio, videos))
+
+    def embed(self, texts: str | Sequence[str], *, normalize: bool = True) -> npt.NDArray[np.float32]:
+        """The embeddings of texts, pooled as the model's own files say.
+
+        BERT and its kin, and the text towers of CLIP and SigLIP. A text longer than the model takes is
+        cut. Models whose own answer has unit length give that either way.
+
+        Args:
+            texts: One text or several.
+            normalize: Whether each embedding is brought to unit length.
+
+        Returns:
+            float32 of shape `(n, dim)`.
+
+        Raises:
+            InvalidRequestError: the model embeds no texts.
+        """
+        return self._native.embed([texts] if isinstance(texts, str) else list(texts), normalize=normalize)
+
+    def embed_images(self, images: object, *, normalize: bool = True) -> npt.NDArray[np.float32]:
+        """The embeddings of pictures: CLIP, SigLIP, DINOv2, ViT without a head.
+
+        Args:
+            images: One picture or several, each a path, bytes, a Pillow image or a uint8 array
+                `(h, w, 3)`.
+            normalize: Whether each embedding is brought to unit length.
+
+        Returns:
+            float32 of shape `(n, dim)`.
+
+        Raises:
+            InvalidRequestError: the model embeds no pictures.
+            MediaError: a picture that cannot be used.
+        """
+        return self._native.embed_images(self._preparer.items(images), normalize=normalize)
+
+    def classify(self, images: object, labels: Sequence[str] | None = None) -> list[list[Label]]:
+        """What pictures show, for each the labels with their scores, best first.
+
+        Args:
+            images: One picture or several, as in `embed_images`.
+            labels: Texts to choose from, for a model that compares pictures with texts (CLIP, SigLIP);
+                a model with a head (ViT) has labels of its own.
+
+        Raises:
+            InvalidRequestError: a model without labels of its own was given none, or one with was.
+            MediaError: a picture that cannot be used.
+        """
+        given = None if labels is None else list(labels)
+        found = self._native.classify(self._preparer.items(images), given)
+        return [[Label(*pair) for pair in scores] for scores in found]
 
     def score(self, text_or_tokens: Prompt) -> Score:
         """How probable the model finds a text.
@@ -331,7 +386,7 @@ class Session:
         Raises:
             InvalidRequestError: a message is wrong, the template fails, or the model has none.
         """
-        return self._native.render(checked_messages(messages), checked_tools(tools, None), template)
+        return self._native.render(checked_messages(messages, Media()), checked_tools(tools, None), template)
 
     @property
     def info(self) -> SessionInfo:
@@ -366,10 +421,28 @@ class Session:
         template: str | None,
     ) -> tuple[_native.Prompt, ChatReading]:
         offered = checked_tools(tools, tool_choice)
-        prompt = self._native.chat_prompt(checked_messages(messages), offered, template)
+        media = Media()
+        checked = checked_messages(messages, media)
+        items = self._preparer.items(**media.lists())
+        prompt = self._native.chat_prompt(checked, offered, template, items)
         dialect = dialect_of(template or self._template)
         reader = dialect.reader
         return prompt, ChatReading(lambda: reader(prompt.text, offered or ()), dialect.has_special_text)
+
+    def _prompt(
+        self, prompt: Prompt, images: object, audio: object, videos: object
+    ) -> Prompt | _native.Prompt:
+        if images is None and audio is None and videos is None:
+            return prompt
+        return self._native.media_prompt(prompt, self._preparer.items(images, audio, videos))
+
+    async def _aprompt(
+        self, prompt: Prompt, images: object, audio: object, videos: object
+    ) -> Prompt | _native.Prompt:
+        """As `_prompt`; pictures are decoded on a thread, so that the event loop goes on."""
+        if images is None and audio is None and videos is None:
+            return prompt
+        return await asyncio.to_thread(self._prompt, prompt, images, audio, videos)
 
     def _submit(
         self,
@@ -408,10 +481,3 @@ class Session:
         answer = AsyncStream(request, reading)
         post.watch(tag, answer)
         return answer
-
-
-def _refuse(**later: object) -> None:
-    """Refuses what the interface names and this version cannot do."""
-    for name, value in later.items():
-        if value is not None:
-            raise not_supported(name)

@@ -20,6 +20,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="the text to go on from; stdin where it is - or left out. Alone and with a space in it, it "
         "needs no MODEL before it",
     )
+    parser.add_argument(
+        "--image", action="append", metavar="FILE", help="a picture for the prompt's next place"
+    )
+    parser.add_argument("--video", action="append", metavar="FILE", help="likewise a video")
     options.add_sampling(parser)
     options.add_loading(parser)
 
@@ -37,7 +41,8 @@ def handle(arguments: argparse.Namespace) -> None:
     prompt = options.text_of(prompt)
     with options.open_session(arguments) as session:
         sampling = {"max_tokens": _MAX_TOKENS, **options.sampling(arguments)}
-        with session.stream(prompt, **sampling) as stream:
+        media = {"images": arguments.image, "videos": arguments.video}
+        with session.stream(prompt, **media, **sampling) as stream:
             for chunk in stream:
                 print(chunk.text, end="", flush=True)
         print(flush=True)

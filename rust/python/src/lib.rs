@@ -15,6 +15,7 @@ mod devices;
 mod error;
 mod inspect;
 mod json;
+mod media;
 mod numbers;
 mod request;
 mod results;

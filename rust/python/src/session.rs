@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use alloyforge::{BackendChoice, DraftSource, OpenOptions, open};
-use alloyforge_engine::{ChatRequest, ProbeKind};
+use alloyforge::{BackendChoice, DraftSource, EmbeddingModel, OpenOptions, Opened, open};
+use alloyforge_engine::{ChatRequest, Embeddings, MediaPrompt, ProbeKind, PromptSource};
 use alloyforge_tokenize::without_bos;
 use alloyforge_types::{DType, Error, KvType, QuantType};
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
@@ -18,19 +18,41 @@ use crate::error::{Raise, core};
 use crate::request::Request;
 use crate::results::class;
 use crate::wait::{elsewhere, until};
-use crate::{json, sampling};
+use crate::{json, media, sampling};
 
 /// A loaded model.
 #[pyclass(frozen, module = "alloyforge._native")]
 pub(crate) struct Session {
-    session: Arc<alloyforge_engine::Session>,
+    model: Model,
 }
 
-/// A chat's prompt.
-#[pyclass(frozen, get_all, module = "alloyforge._native")]
+/// What it is behind.
+enum Model {
+    Text(Arc<alloyforge_engine::Session>),
+    Embedding(Arc<EmbeddingModel>),
+}
+
+/// A prompt that is put together: a chat's, or one with media.
+#[pyclass(frozen, module = "alloyforge._native")]
 pub(crate) struct Prompt {
     text: String,
     tokens: Vec<u32>,
+    media: Option<MediaPrompt>,
+}
+
+#[pymethods]
+impl Prompt {
+    /// The text before media are expanded; empty where token ids were given.
+    #[getter]
+    fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The token ids.
+    #[getter]
+    fn tokens(&self) -> Vec<u32> {
+        self.tokens.clone()
+    }
 }
 
 /// What a prompt may be.
@@ -54,12 +76,16 @@ impl<'py> PromptArgument<'py> {
         }
     }
 
-    /// The token ids, encoded without the interpreter's lock.
-    fn tokens(self, py: Python<'py>, session: &alloyforge_engine::Session) -> PyResult<Vec<u32>> {
+    /// The token ids, encoded without the interpreter's lock, and the media among them.
+    fn tokens(
+        self,
+        py: Python<'py>,
+        session: &alloyforge_engine::Session,
+    ) -> PyResult<(Vec<u32>, Option<MediaPrompt>)> {
         match self {
-            Self::Text(text) => core(py, || session.encode_prompt(&text)),
-            Self::Tokens(tokens) => Ok(tokens),
-            Self::Chat(prompt) => Ok(prompt.get().tokens.clone()),
+            Self::Text(text) => Ok((core(py, || session.encode_prompt(&text))?, None)),
+            Self::Tokens(tokens) => Ok((tokens, None)),
+            Self::Chat(prompt) => Ok((prompt.get().tokens.clone(), prompt.get().media.clone())),
         }
     }
 }
@@ -69,8 +95,8 @@ impl Session {
     #[new]
     #[pyo3(signature = (
         path, *, device="auto", backend="auto", dtype="auto", quantize=None, context_len=None,
-        kv_dtype="auto", kv_memory=None, threads=None, max_batch=None, prefix_cache=true, draft=None,
-        progress=None,
+        kv_dtype="auto", kv_memory=None, threads=None, max_batch=None, prefix_cache=true, projector=None,
+        draft=None, progress=None,
     ))]
     #[allow(clippy::too_many_arguments, reason = "they are the public interface's, by keyword only")]
     fn new(
@@ -86,6 +112,7 @@ impl Session {
         threads: Option<usize>,
         max_batch: Option<usize>,
         prefix_cache: bool,
+        projector: Option<PathBuf>,
         draft: Option<PathBuf>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
@@ -108,6 +135,7 @@ impl Session {
             threads,
             max_batch,
             no_prefix_cache: !prefix_cache,
+            projector,
             draft: draft
                 .map(|d| if d.as_os_str() == "ngram" { DraftSource::Ngram } else { DraftSource::Model(d) }),
             progress: Some(Arc::new(move |done: f32| teller.store(done.to_bits(), Ordering::Relaxed))),
@@ -120,7 +148,11 @@ impl Session {
                 None => Ok(()),
             },
         )?;
-        Ok(Self { session: Arc::new(session) })
+        let model = match session {
+            Opened::Text(session) => Model::Text(Arc::from(session)),
+            Opened::Embedding(model) => Model::Embedding(Arc::from(model)),
+        };
+        Ok(Self { model })
     }
 
     /// Puts a request in line.
@@ -139,13 +171,15 @@ impl Session {
         special_text: bool,
         conversation: Option<&Bound<'_, Conversation>>,
     ) -> PyResult<Request> {
-        let mut request = self.session.request();
+        let session = self.text()?;
+        let mut request = session.request();
         sampling::apply(sampling, &mut request)?;
         request.stream = stream;
         request.special_text = special_text;
         request.conversation = conversation.map(|c| c.get().id());
-        request.prompt = PromptArgument::read(prompt, "prompt")?.tokens(py, &self.session)?;
-        let handle = core(py, || self.session.submit(request))?;
+        let (tokens, media) = PromptArgument::read(prompt, "prompt")?.tokens(py, session)?;
+        (request.prompt, request.media) = (tokens, media);
+        let handle = core(py, || session.submit(request))?;
         if let Some(bell) = bell {
             let rope = bell.get().rope();
             handle.set_waker(Arc::new(move || rope.ring(tag)));
@@ -155,21 +189,55 @@ impl Session {
 
     /// A conversation, which keeps the blocks of the requests that name it.
     fn conversation(&self, py: Python<'_>) -> PyResult<Conversation> {
-        let kept = core(py, || self.session.conversation())?;
-        Ok(Conversation::new(Arc::clone(&self.session), kept))
+        let session = self.text()?;
+        let kept = core(py, || session.conversation())?;
+        Ok(Conversation::new(Arc::clone(session), kept))
     }
 
-    /// The prompt of a chat.
+    /// The prompt of a chat, with prepared media in it.
+    #[pyo3(signature = (messages, tools, template, media=None))]
     fn chat_prompt(
         &self,
         py: Python<'_>,
         messages: &Bound<'_, PyAny>,
         tools: Option<&Bound<'_, PyAny>>,
         template: Option<String>,
+        media: Option<Vec<Bound<'_, PyAny>>>,
     ) -> PyResult<Prompt> {
+        let session = self.text()?;
         let chat = chat_request(messages, tools, template)?;
+        let items = media::items(&media.unwrap_or_default())?;
         core(py, || {
-            Ok(Prompt { text: self.session.render(&chat)?, tokens: self.session.encode_chat(&chat)? })
+            let text = session.render(&chat)?;
+            if items.is_empty() {
+                return Ok(Prompt { text, tokens: session.encode_chat(&chat)?, media: None });
+            }
+            let (tokens, media) = session.media_prompt(PromptSource::Chat(&chat), items.hashed())?;
+            Ok(Prompt { text, tokens, media: Some(media) })
+        })
+    }
+
+    /// A prompt with prepared media in the places of its placeholders.
+    fn media_prompt(
+        &self,
+        py: Python<'_>,
+        prompt: &Bound<'_, PyAny>,
+        media: Vec<Bound<'_, PyAny>>,
+    ) -> PyResult<Prompt> {
+        let session = self.text()?;
+        let items = media::items(&media)?;
+        let (text, given) = match PromptArgument::read(prompt, "prompt")? {
+            PromptArgument::Text(text) => (text, None),
+            PromptArgument::Tokens(tokens) => (String::new(), Some(tokens)),
+            PromptArgument::Chat(_) => return Err(Error::invalid("prompt", "has its media already")).raise(),
+        };
+        core(py, || {
+            let source = match &given {
+                Some(tokens) => PromptSource::Tokens(tokens),
+                None => PromptSource::Text(&text),
+            };
+            let (tokens, media) = session.media_prompt(source, items.hashed())?;
+            Ok(Prompt { text, tokens, media: Some(media) })
         })
     }
 
@@ -181,8 +249,9 @@ impl Session {
         tools: Option<&Bound<'_, PyAny>>,
         template: Option<String>,
     ) -> PyResult<String> {
+        let session = self.text()?;
         let chat = chat_request(messages, tools, template)?;
-        core(py, || self.session.render(&chat))
+        core(py, || session.render(&chat))
     }
 
     /// Logits of shape `(n_tokens, vocab)`.
@@ -191,20 +260,22 @@ impl Session {
         py: Python<'py>,
         prompt: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        let tokens = PromptArgument::read(prompt, "prompt")?.tokens(py, &self.session)?;
-        let shape = [tokens.len(), self.session.info().vocab_size];
-        let values = self.probe(py, tokens, ProbeKind::Logits)?;
+        let session = self.text()?;
+        let (tokens, media) = PromptArgument::read(prompt, "prompt")?.tokens(py, session)?;
+        let shape = [tokens.len(), session.info().vocab_size];
+        let values = self.probe(py, tokens, media, ProbeKind::Logits)?;
         PyArray1::from_vec(py, values).reshape(shape)
     }
 
     /// How probable a text is.
     fn score<'py>(&self, py: Python<'py>, prompt: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let tokens = PromptArgument::read(prompt, "text_or_tokens")?.tokens(py, &self.session)?;
+        let session = self.text()?;
+        let (tokens, media) = PromptArgument::read(prompt, "text_or_tokens")?.tokens(py, session)?;
         if tokens.len() < 2 {
             let fault = format!("must hold at least two tokens, not {}", tokens.len());
             return Err(Error::invalid("text_or_tokens", fault)).raise();
         }
-        let logprobs = self.probe(py, tokens.clone(), ProbeKind::Score)?;
+        let logprobs = self.probe(py, tokens.clone(), media, ProbeKind::Score)?;
         let mean = logprobs.iter().copied().map(f64::from).sum::<f64>() / logprobs.len() as f64;
         class(py, "Score")?.call1((tokens, PyArray1::from_vec(py, logprobs), (-mean).exp()))
     }
@@ -218,18 +289,25 @@ impl Session {
         special: bool,
         add_bos: Option<bool>,
     ) -> PyResult<Vec<u32>> {
-        core(py, || self.session.tokenize(text, special, add_bos))
+        match &self.model {
+            Model::Text(session) => core(py, || session.tokenize(text, special, add_bos)),
+            Model::Embedding(model) => core(py, || model.session.tokenize(text)),
+        }
     }
 
     /// Token ids to text.
     #[pyo3(signature = (tokens, *, skip_special=false))]
     fn detokenize(&self, py: Python<'_>, tokens: Vec<u32>, skip_special: bool) -> PyResult<String> {
-        core(py, || self.session.detokenize(without_bos(&**self.session.tokenizer(), &tokens), skip_special))
+        let session = self.text()?;
+        core(py, || session.detokenize(without_bos(&**session.tokenizer(), &tokens), skip_special))
     }
 
     /// What is loaded.
     fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let info = self.session.info();
+        let info = match &self.model {
+            Model::Text(session) => session.info(),
+            Model::Embedding(model) => &model.info,
+        };
         let memory = (info.memory.weights, info.memory.kv, info.memory.workspace);
         class(py, "SessionInfo")?.call1((
             &info.architecture,
@@ -246,9 +324,59 @@ impl Session {
         ))
     }
 
+    /// The embeddings of texts, of shape `(n, dim)`.
+    #[pyo3(signature = (texts, *, normalize=true))]
+    fn embed<'py>(
+        &self,
+        py: Python<'py>,
+        texts: Vec<String>,
+        normalize: bool,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let model = self.embedder("texts")?;
+        matrix(py, elsewhere(py, move || model.session.embed(&texts, normalize), |_| Ok(()))?)
+    }
+
+    /// The embeddings of prepared pictures, of shape `(n, dim)`.
+    #[pyo3(signature = (items, *, normalize=true))]
+    fn embed_images<'py>(
+        &self,
+        py: Python<'py>,
+        items: Vec<Bound<'py, PyAny>>,
+        normalize: bool,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let model = self.embedder("images")?;
+        let items = media::items(&items)?;
+        let work = move || model.session.embed_images(&items.hashed(), normalize);
+        matrix(py, elsewhere(py, work, |_| Ok(()))?)
+    }
+
+    /// For each prepared picture its labels with their scores, best first.
+    #[pyo3(signature = (items, labels=None))]
+    fn classify(
+        &self,
+        py: Python<'_>,
+        items: Vec<Bound<'_, PyAny>>,
+        labels: Option<Vec<String>>,
+    ) -> PyResult<Vec<Vec<(String, f32)>>> {
+        let model = self.embedder("images")?;
+        let items = media::items(&items)?;
+        elsewhere(py, move || model.session.classify(&items.hashed(), labels.as_deref()), |_| Ok(()))
+    }
+
+    /// Which processor prepares the model's media, and how, as JSON; `null` where it takes none.
+    fn processor(&self) -> String {
+        match &self.model {
+            Model::Text(session) => session.processor().to_string(),
+            Model::Embedding(model) => model.processor.to_string(),
+        }
+    }
+
     /// Counts.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let stats = self.session.stats();
+        let stats = match &self.model {
+            Model::Text(session) => session.stats(),
+            Model::Embedding(_) => Default::default(),
+        };
         class(py, "SessionStats")?.call1((
             stats.running,
             stats.waiting,
@@ -265,13 +393,45 @@ impl Session {
 
     /// Ends all requests and frees the memory.
     fn close(&self, py: Python<'_>) {
-        py.detach(|| self.session.close());
+        py.detach(|| match &self.model {
+            Model::Text(session) => session.close(),
+            Model::Embedding(model) => model.session.close(),
+        });
     }
 }
 
+/// Rows as an array.
+fn matrix(py: Python<'_>, found: Embeddings) -> PyResult<Bound<'_, PyArray2<f32>>> {
+    let rows = found.values.len() / found.dim.max(1);
+    PyArray1::from_vec(py, found.values).reshape([rows, found.dim])
+}
+
 impl Session {
-    fn probe(&self, py: Python<'_>, tokens: Vec<u32>, kind: ProbeKind) -> PyResult<Vec<f32>> {
-        let probe = core(py, || self.session.probe(tokens, kind))?;
+    /// The model where it writes.
+    fn text(&self) -> PyResult<&Arc<alloyforge_engine::Session>> {
+        match &self.model {
+            Model::Text(session) => Ok(session),
+            Model::Embedding(_) => Err(Error::invalid("model", "has no decoder: it writes no text")).raise(),
+        }
+    }
+
+    /// The model where it embeds.
+    fn embedder(&self, name: &str) -> PyResult<Arc<EmbeddingModel>> {
+        match &self.model {
+            Model::Embedding(model) => Ok(Arc::clone(model)),
+            Model::Text(_) => Err(Error::invalid(name, "this model writes text and embeds nothing")).raise(),
+        }
+    }
+
+    fn probe(
+        &self,
+        py: Python<'_>,
+        tokens: Vec<u32>,
+        media: Option<MediaPrompt>,
+        kind: ProbeKind,
+    ) -> PyResult<Vec<f32>> {
+        let session = self.text()?;
+        let probe = core(py, || session.probe(tokens, media, kind))?;
         until(py, move |turn| probe.wait(Some(turn)))?.raise()
     }
 }

@@ -18,6 +18,7 @@ from alloyforge._native import (
     inspect,
     probabilities,
     quantize,
+    quantize_model,
 )
 from alloyforge.aio import AsyncStream
 from alloyforge.conversation import Conversation
@@ -47,6 +48,7 @@ from alloyforge.results import (
     Label,
     Logprob,
     Memory,
+    Quantized,
     Score,
     SessionInfo,
     SessionStats,
@@ -80,6 +82,7 @@ __all__ = [
     "ModelFormatError",
     "ModelSummary",
     "OutOfMemoryError",
+    "Quantized",
     "QueueFullError",
     "RequestTimeout",
     "Sampling",
@@ -102,4 +105,5 @@ __all__ = [
     "inspect",
     "probabilities",
     "quantize",
+    "quantize_model",
 ]

@@ -9,7 +9,16 @@ import numpy.typing as npt
 from typing_extensions import Unpack
 
 from alloyforge.processors.common import Item
-from alloyforge.results import Chunk, Completion, DeviceInfo, Inspection, Score, SessionInfo, SessionStats
+from alloyforge.results import (
+    Chunk,
+    Completion,
+    DeviceInfo,
+    Inspection,
+    Quantized,
+    Score,
+    SessionInfo,
+    SessionStats,
+)
 from alloyforge.sampling import Sampling
 
 __all__ = [
@@ -27,6 +36,7 @@ __all__ = [
     "inspect",
     "probabilities",
     "quantize",
+    "quantize_model",
 ]
 
 __version__: str
@@ -295,4 +305,31 @@ def quantize(array: npt.ArrayLike, type: str) -> bytes:
 
     Raises:
         InvalidRequestError: a type that is not known or can only be read, or rows of another length.
+    """
+
+def quantize_model(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    type: str,
+    threads: int | None = None,
+    progress: Callable[[float], object] | None = None,
+) -> Quantized:
+    """Writes the model at `source` to one GGUF file at `target`, its matrices in the types of a mix.
+
+    The file appears under its name when it is whole, in the place of one that was there.
+
+    Args:
+        source: A GGUF file, or the first shard of one.
+        target: The file to write, which must not be one of the source's.
+        type: llama.cpp's names in any case: `q8_0`, `q4_k_m`, `f16`; `int8` and `int4` are names for
+            `q8_0` and `q4_k_m`.
+        threads: Threads that convert; the physical cores where nothing is said.
+        progress: Told how much is done, from 0 to 1.
+
+    Raises:
+        FileNotFoundError: there is no source.
+        InvalidRequestError: a type that is not known or can only be read, or a target that is the source.
+        ModelFormatError: the source is damaged or holds numbers that are not finite.
+        UnsupportedModelError: the source is of another kind, a folder too.
     """

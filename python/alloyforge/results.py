@@ -273,3 +273,23 @@ class Inspection:
     """The decoder; `None` where AlloyForge cannot run it."""
     fault: str | None
     """Why it cannot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """What `quantize_model` has written."""
+
+    file_type: str
+    """The mix, by its own name."""
+    tensors: int
+    """Tensors in the file."""
+    converted: int
+    """Those whose type is another than before."""
+    requantized: int
+    """Those of them that a block type had rounded before."""
+    fallbacks: int
+    """Those whose rows are no whole blocks of the type that the mix has for them."""
+    bytes_before: int
+    """Bytes of all tensors before."""
+    bytes: int
+    """Bytes of all tensors in the file."""

@@ -9,10 +9,10 @@ import traceback
 from collections.abc import Sequence
 
 from alloyforge import __version__
-from alloyforge.cli import batch, bench, chat, devices, inspect, perplexity, pull, run, tokenize
+from alloyforge.cli import batch, bench, chat, devices, inspect, perplexity, pull, quantize, run, tokenize
 from alloyforge.errors import AlloyForgeError, InvalidRequestError
 
-COMMANDS = (run, chat, batch, bench, inspect, perplexity, tokenize, pull, devices)
+COMMANDS = (run, chat, batch, bench, inspect, quantize, perplexity, tokenize, pull, devices)
 
 OK, FAILED, USAGE = 0, 1, 2
 

@@ -13,11 +13,13 @@ from alloyforge.progress import ProgressBar
 from alloyforge.results import Completion
 from alloyforge.session import Session
 
+MODEL_HELP = "a .gguf file, a folder, a Hugging Face id or a name in the catalogue"
+
 _LOADING: dict[str, dict[str, Any]] = {
     "device": {"help": "auto, cpu, cuda, cuda:N or metal"},
     "backend": {"help": "auto, native or candle"},
     "dtype": {"help": "what unquantised weights are computed in: auto, f32, f16 or bf16"},
-    "quantize": {"metavar": "TYPE", "help": "a type to quantise weights to at load"},
+    "quantize": {"metavar": "TYPE", "help": "a type or mix to quantise weights to at load"},
     "context-len": {"type": int, "metavar": "N", "help": "most tokens that one sequence may hold"},
     "kv-dtype": {"help": "what the KV cache is kept in: auto, f32, f16, bf16 or q8_0"},
     "kv-memory": {"type": int, "metavar": "BYTES", "help": "bytes for the KV cache"},
@@ -45,11 +47,12 @@ _SAMPLING: dict[str, dict[str, Any]] = {
 
 def add_model(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     """The model, and how it is loaded."""
-    text = "a .gguf file, a folder, a Hugging Face id or a name in the catalogue"
     if optional:
-        parser.add_argument("model", nargs="?", metavar="MODEL", help=f"{text}; {DEFAULT_MODEL} if left out")
+        parser.add_argument(
+            "model", nargs="?", metavar="MODEL", help=f"{MODEL_HELP}; {DEFAULT_MODEL} if left out"
+        )
     else:
-        parser.add_argument("model", metavar="MODEL", help=text)
+        parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
 
 
 def add_loading(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,8 @@
 //! A path becomes a [`Source`] (formats), the source a spec with weights by role
 //! (models) and a tokenizer, the weights a backend (backend-cpu or backend-candle) behind the one
 //! decoder, and all of it a [`Session`] (engine). This is the only crate that knows every
-//! implementation; it decides which one serves, and computes nothing.
+//! implementation; it decides which one serves, and computes nothing. [`quantize()`] leads from a source
+//! to another file.
 #![deny(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 #![forbid(unsafe_code)]
 
@@ -11,6 +12,7 @@ mod backend;
 mod embedding;
 mod inspect;
 mod open;
+mod quantize;
 mod source;
 
 pub use alloyforge_backend_candle::{DeviceInfo, devices};
@@ -20,4 +22,5 @@ pub use backend::BackendChoice;
 pub use embedding::EmbeddingModel;
 pub use inspect::{Inspection, TensorSummary, inspect};
 pub use open::{DraftSource, OpenOptions, Opened, open};
+pub use quantize::{QuantizeOptions, Quantized, quantize};
 pub use source::{Source, open_tokenizer};

@@ -8,7 +8,7 @@ use alloyforge_engine::{Draft, EngineOptions, MediaModel, Session, SessionParts}
 use alloyforge_formats::gguf::GgufFile;
 use alloyforge_interfaces::{LoadOptions, Progress, TensorStore, Tokenizer};
 use alloyforge_models::{Resolved, resolve_projector, resolve_vision};
-use alloyforge_types::{DType, Error, KvType, QuantType, Result};
+use alloyforge_types::{DType, Error, KvType, QuantMix, Result};
 use serde_json::{Map, Value};
 
 use crate::backend::{BackendChoice, choose_device, load};
@@ -25,7 +25,7 @@ pub struct OpenOptions {
     /// What unquantised weights are computed in.
     pub dtype: Option<DType>,
     /// What weight matrices are turned into at load.
-    pub quantize: Option<QuantType>,
+    pub quantize: Option<QuantMix>,
     /// Most tokens that one sequence may hold.
     pub context_len: Option<usize>,
     /// What keys and values are kept in.

@@ -5,7 +5,7 @@
 //! where Candle has kernels for them, and the rest becomes f16.
 
 use alloyforge_interfaces::WeightSource;
-use alloyforge_types::{DType, Error, LayerRole, ModelSpec, QuantType, Result, Role, Weight};
+use alloyforge_types::{DType, Error, LayerRole, MatrixPlace, ModelSpec, QuantType, Result, Role, Weight};
 
 use crate::fault::Place;
 use crate::quantize::Target;
@@ -15,6 +15,7 @@ use crate::{device, formats};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted {
     pub(crate) role: Role,
+    pub(crate) place: MatrixPlace,
     pub(crate) rows: usize,
     pub(crate) cols: usize,
 }
@@ -23,7 +24,7 @@ impl Wanted {
     pub(crate) fn new(spec: &ModelSpec, role: Role) -> Result<Self> {
         let fault = || Error::internal(format!("{role:?} has no shape in the spec"));
         let (rows, cols) = spec.weight_shape(role).ok_or_else(fault)?;
-        Ok(Self { role, rows, cols })
+        Ok(Self { role, place: spec.matrix_place(role), rows, cols })
     }
 
     pub(crate) fn values(&self) -> u64 {
@@ -75,7 +76,7 @@ impl Forms {
             (role, _) if role.is_vector() => return stored,
             // a router is small, and its choices turn on close numbers
             (Role::Layer(_, LayerRole::Router), _) | (_, None) => stored,
-            (_, Some(target)) => target.for_cols(w.cols),
+            (_, Some(target)) => target.type_of(&w.place, w.cols),
         };
         match (formats::stored_plain(ty), self.dtype) {
             // widening to f32 changes no value: the CPU does it when it multiplies

@@ -1,41 +1,33 @@
 //! Quantising matrices while they are loaded, by Candle's own conversion.
 
-use alloyforge_types::{Error, QuantType, Result};
+use alloyforge_types::{Error, MatrixPlace, QuantMix, QuantType, Result};
 use candle_core::quantized::QTensor;
 use candle_core::{Device, Tensor};
 
 use crate::formats;
 
-/// The type that matrices are turned into.
+/// The types that matrices are turned into.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Target(QuantType);
+pub(crate) struct Target(QuantMix);
 
 impl Target {
     /// # Errors
-    /// `InvalidRequest` for a type that Candle cannot make.
-    pub(crate) fn new(ty: QuantType) -> Result<Self> {
-        if formats::blocks(ty).is_none() && formats::stored_plain(ty).is_none() {
-            let fault = format!("the Candle backend cannot quantise to {}", ty.name());
+    /// `InvalidRequest` for types that Candle cannot make.
+    pub(crate) fn new(mix: QuantMix) -> Result<Self> {
+        if formats::blocks(mix.base()).is_none() && formats::stored_plain(mix.base()).is_none() {
+            let fault = format!("the Candle backend cannot quantise to {}", mix.name());
             return Err(Error::invalid("quantize", fault));
         }
-        Ok(Self(ty))
+        Ok(Self(mix))
     }
 
-    /// The type for rows of `cols` values: where they fill no whole blocks, the nearest type of smaller
-    /// blocks, as llama.cpp chooses it, and f16 where there is none.
-    pub(crate) fn for_cols(self, cols: usize) -> QuantType {
-        let nearest = match self.0 {
-            QuantType::Q2K | QuantType::Q3K => QuantType::Q4_0,
-            QuantType::Q4K => QuantType::Q5_0,
-            QuantType::Q5K => QuantType::Q5_1,
-            QuantType::Q6K => QuantType::Q8_0,
-            other => other,
-        };
-        [self.0, nearest].into_iter().find(|ty| ty.row_bytes(cols).is_some()).unwrap_or(QuantType::F16)
+    /// The type of the matrix at `place` with rows of `cols` values.
+    pub(crate) fn type_of(self, place: &MatrixPlace, cols: usize) -> QuantType {
+        self.0.type_of(place, cols)
     }
 }
 
-/// `values`, rows of `cols`, in blocks of `ty`, a type from [`Target::for_cols`].
+/// `values`, rows of `cols`, in blocks of `ty`, a type from [`Target::type_of`].
 pub(crate) fn quantize(values: Vec<f32>, cols: usize, ty: QuantType) -> candle_core::Result<Vec<u8>> {
     let rows = values.len() / cols.max(1);
     match ty {

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use alloyforge_backend_candle::{CandleBackend, devices};
 use alloyforge_interfaces::{Backend as _, LoadOptions, WeightSource};
 use alloyforge_types::{
-    Activation, DType, Error, KvType, MlpSpec, ModelSpec, QkNorm, QuantType, Role, RopeScaling, RopeSections,
-    Weight,
+    Activation, DType, Error, KvType, MlpSpec, ModelSpec, QkNorm, QuantMix, QuantType, Role, RopeScaling,
+    RopeSections, Weight,
 };
 use common::{RandomWeights, Runner, Text, distance, naive_logits, options, spec, spec_with};
 
@@ -140,11 +140,11 @@ fn matrices_can_be_quantised() {
         }
     });
     let weights = RandomWeights::new(&spec);
-    let of = |ty| off(&LoadOptions { quantize: Some(ty), ..options() }, &weights);
+    let of = |ty| off(&LoadOptions { quantize: Some(QuantMix::from(ty)), ..options() }, &weights);
     let (q8_0, q4_k) = (of(QuantType::Q8_0), of(QuantType::Q4K));
     assert!(1e-3 < q8_0 && q8_0 < 0.2, "{q8_0}");
     assert!(q8_0 < q4_k && q4_k < 3.0, "{q4_k}");
-    let iq = load(&spec, "cpu", &LoadOptions { quantize: Some(QuantType::IQ2S), ..options() });
+    let iq = load(&spec, "cpu", &LoadOptions { quantize: Some(QuantType::IQ2S.into()), ..options() });
     assert!(matches!(iq, Err(Error::InvalidRequest { name, .. }) if name == "quantize"));
 }
 

@@ -40,8 +40,8 @@ pub(crate) fn load(
     pool: &Pool,
     isa: Isa,
 ) -> Result<Weights> {
-    if let Some(ty) = options.quantize.filter(|&ty| quantize::row_fn(ty).is_none()) {
-        return Err(Error::invalid("quantize", format!("{} can be read but not written", ty.name())));
+    if let Some(mix) = options.quantize.filter(|mix| quantize::row_fn(mix.base()).is_none()) {
+        return Err(Error::invalid("quantize", format!("{} can be read but not written", mix.name())));
     }
     // the embeddings and the head count as a layer each
     let total = (spec.layers.len() + 2) as f32;
@@ -112,7 +112,7 @@ impl<'a> Loader<'a> {
     fn matrix(&mut self, role: Role) -> Result<Matrix> {
         let weight = self.weight(role)?;
         let shape = (weight.rows, weight.cols);
-        let kept = kept_type(weight.ty, weight.cols, self.options);
+        let kept = self.kept_type(role, &weight);
         let (to, pack): (_, Pack) = match role {
             // its choices turn on close numbers
             Role::Layer(_, LayerRole::Router) => (weight.ty, Matrix::pack),
@@ -125,6 +125,18 @@ impl<'a> Loader<'a> {
         let matrix = pack(self.pool, self.isa, &weight.name, shape, weight.ty, &weight.data, to)?;
         self.bytes += matrix.bytes() as u64;
         Ok(matrix)
+    }
+
+    /// The type that a matrix is kept in.
+    ///
+    /// An f32 result needs nothing that the file does not have, so f32 leaves every type as it is.
+    fn kept_type(&self, role: Role, weight: &Weight<'_>) -> QuantType {
+        match (self.options.quantize, self.options.dtype) {
+            (Some(mix), _) => mix.type_of(&self.spec.matrix_place(role), weight.cols),
+            (None, Some(DType::F16)) if weight.ty.is_plain() => QuantType::F16,
+            (None, Some(DType::BF16)) if weight.ty.is_plain() => QuantType::BF16,
+            _ => weight.ty,
+        }
     }
 
     fn linear(&mut self, role: Role, bias: Role) -> Result<Linear> {
@@ -229,29 +241,4 @@ impl<'a> Loader<'a> {
     fn unknown(&self, what: String) -> Error {
         Error::unsupported(self.spec.architecture.clone(), format!("{what} on the native CPU backend"))
     }
-}
-
-/// The type that a matrix of type `ty` and this width is kept in.
-///
-/// An f32 result needs nothing that the file does not have, so f32 leaves every type as it is.
-fn kept_type(ty: QuantType, cols: usize, options: &LoadOptions) -> QuantType {
-    match (options.quantize, options.dtype) {
-        (Some(to), _) => fitting(to, cols),
-        (None, Some(DType::F16)) if ty.is_plain() => QuantType::F16,
-        (None, Some(DType::BF16)) if ty.is_plain() => QuantType::BF16,
-        _ => ty,
-    }
-}
-
-/// `ty` where rows of `cols` numbers are whole blocks of it; otherwise the type of smaller blocks that
-/// llama.cpp takes in its place, and f16 where that does not fit either.
-fn fitting(ty: QuantType, cols: usize) -> QuantType {
-    let smaller = match ty {
-        QuantType::Q2K | QuantType::Q3K | QuantType::TQ1_0 | QuantType::TQ2_0 => QuantType::Q4_0,
-        QuantType::Q4K => QuantType::Q5_0,
-        QuantType::Q5K => QuantType::Q5_1,
-        QuantType::Q6K => QuantType::Q8_0,
-        other => other,
-    };
-    [ty, smaller].into_iter().find(|ty| ty.row_bytes(cols).is_some()).unwrap_or(QuantType::F16)
 }

@@ -9,8 +9,8 @@ use alloyforge_backend_cpu::CpuBackend;
 use alloyforge_interfaces::{Backend, LoadOptions};
 use alloyforge_kernels::quantize::quantize;
 use alloyforge_types::{
-    BLOCK_LEN, Batch, DType, EmbedSpan, Error, KvType, LayerRole, MlpSpec, ModelSpec, NO_BLOCK, QuantType,
-    Role, RopeSections, SequenceStep,
+    BLOCK_LEN, Batch, DType, EmbedSpan, Error, KvType, LayerRole, MlpSpec, ModelSpec, NO_BLOCK, QuantMix,
+    QuantType, Role, RopeSections, SequenceStep,
 };
 use common::{Runner, Stock, options, random};
 
@@ -79,7 +79,7 @@ fn the_asked_type_is_kept() {
 fn quantising_at_load_is_quantising_before() {
     let (spec, stock) = model(QuantType::F32);
     let text = random::text(&spec, 20, 3);
-    let run = |stock: &Stock, quantize| {
+    let run = |stock: &Stock, quantize: Option<QuantMix>| {
         let backend =
             load(&spec, stock, &LoadOptions { quantize, ..options(KvType::F32, 2) }).expect("loads");
         let weights = backend.memory().weights;
@@ -107,9 +107,9 @@ fn quantising_at_load_is_quantising_before() {
             }
             before.0.insert(role, common::Stored { ty, data, numbers: vec![], ..*weight });
         }
-        assert!(run(&stock, Some(asked)) == run(&before, None), "{asked:?}");
+        assert!(run(&stock, Some(asked.into())) == run(&before, None), "{asked:?}");
     }
-    let options = LoadOptions { quantize: Some(QuantType::IQ2XS), ..options(KvType::F32, 1) };
+    let options = LoadOptions { quantize: Some(QuantType::IQ2XS.into()), ..options(KvType::F32, 1) };
     let Err(Error::InvalidRequest { name, .. }) = load(&spec, &stock, &options) else { panic!("quantised") };
     assert_eq!(name, "quantize");
 }

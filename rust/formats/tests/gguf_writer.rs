@@ -83,7 +83,13 @@ proptest! {
         }
         let mut body = writer.create(&path).unwrap();
         for (i, (ty, shape)) in tensors.iter().enumerate() {
-            body.tensor(&data_of(*ty, shape, i as u8)).unwrap();
+            let data = data_of(*ty, shape, i as u8);
+            if i % 2 == 0 {
+                body.tensor(&data).unwrap();
+            } else {
+                body.begin().unwrap();
+                data.chunks(7).for_each(|piece| body.piece(piece).unwrap());
+            }
         }
         body.finish().unwrap();
 
@@ -166,6 +172,12 @@ fn the_callers_faults_are_told() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("m.gguf");
     fault(writer.clone().create(&path).unwrap().finish(), "missing");
+    let mut body = writer.clone().create(&path).unwrap();
+    body.begin().unwrap();
+    body.piece(&[0; 20]).unwrap();
+    fault(body.piece(&[0; 17]), "17 bytes are more than the 16");
+    fault(body.begin(), "lacks 16 bytes");
+    fault(body.finish(), "lacks 16 bytes");
     let mut body = writer.create(&path).unwrap();
     fault(body.tensor(&[0; 35]), "36 bytes, 35 were given");
     fault(body.tensor(&[0; 36]), "all announced tensors are written");

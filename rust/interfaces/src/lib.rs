@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use alloyforge_types::{
     Batch, BlockId, ByteView, DType, Error, KvType, MediaItem, MediaKind, MediaPositions, MediaRows,
-    MediaSpan, ModelSpec, PromptPiece, QuantType, Result, Role, TensorView, Weight,
+    MediaSpan, ModelSpec, PromptPiece, QuantMix, Result, Role, TensorView, Weight,
 };
 
 /// A model file, or several that make one: tensors by name, borrowed from mapped memory.
@@ -32,7 +32,7 @@ pub trait TensorStore: Send + Sync {
     fn tensor(&self, name: &str) -> Option<TensorView<'_>>;
 
     /// The element type, as the file spells it, of a tensor that is there but of a type that no
-    /// [`QuantType`] describes: integers, eight-bit floats. So that its absence can be explained.
+    /// [`QuantType`](alloyforge_types::QuantType) describes: integers, eight-bit floats. So that its absence can be explained.
     fn foreign_type(&self, _name: &str) -> Option<&str> {
         None
     }
@@ -60,8 +60,8 @@ pub type Progress = Arc<dyn Fn(f32) + Send + Sync>;
 pub struct LoadOptions {
     /// The type that unquantised weights are computed in; `None`: the backend's choice.
     pub dtype: Option<DType>,
-    /// The type that weight matrices are turned into; `None`: as the file has them.
-    pub quantize: Option<QuantType>,
+    /// The types that weight matrices are turned into; `None`: as the file has them.
+    pub quantize: Option<QuantMix>,
     /// The type of cached keys and values; `None`: the backend's choice.
     pub kv_type: Option<KvType>,
     /// Threads for computing; `None`: the physical cores that the process may use.

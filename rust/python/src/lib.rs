@@ -17,6 +17,7 @@ mod inspect;
 mod json;
 mod media;
 mod numbers;
+mod quantize;
 mod request;
 mod results;
 mod sampling;
@@ -42,6 +43,8 @@ mod _native {
     use super::inspect::inspect;
     #[pymodule_export]
     use super::numbers::{dequantize, probabilities, quantize};
+    #[pymodule_export]
+    use super::quantize::quantize_model;
     #[pymodule_export]
     use super::request::Request;
     #[pymodule_export]

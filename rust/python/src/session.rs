@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use alloyforge::{BackendChoice, DraftSource, EmbeddingModel, OpenOptions, Opened, open};
 use alloyforge_engine::{ChatRequest, Embeddings, MediaPrompt, ProbeKind, PromptSource};
 use alloyforge_tokenize::without_bos;
-use alloyforge_types::{DType, Error, KvType, QuantType};
+use alloyforge_types::{DType, Error, KvType, QuantMix};
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -126,8 +126,8 @@ impl Session {
             quantize: named(
                 "quantize",
                 quantize,
-                target_type,
-                &["int8", "int4", "q8_0", "q4_0", "q4_k", "..."],
+                QuantMix::from_name,
+                &QuantMix::names().collect::<Vec<_>>(),
             )?,
             context_len,
             kv_type: named("kv_dtype", Some(kv_dtype), KvType::from_name, &["f32", "f16", "bf16", "q8_0"])?,
@@ -450,14 +450,6 @@ fn named<T>(
             let fault = format!("`{name}` is none of {}", known.join(", "));
             Err(Error::invalid(option, fault)).raise()
         }
-    }
-}
-
-fn target_type(name: &str) -> Option<QuantType> {
-    match name {
-        "int8" => Some(QuantType::Q8_0),
-        "int4" => Some(QuantType::Q4K),
-        _ => QuantType::from_name(name),
     }
 }
 

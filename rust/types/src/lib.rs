@@ -17,6 +17,7 @@ mod error;
 mod inventory;
 mod media;
 mod metadata;
+mod quant_mix;
 mod role;
 mod rope;
 mod sampling;
@@ -32,6 +33,7 @@ pub use encoder::{
 pub use error::{Error, ErrorKind, Result};
 pub use media::{MediaItem, MediaKind, MediaPositions, MediaRows, MediaSpan, MediaTensor, PromptPiece};
 pub use metadata::{MetaArray, MetaValue, Metadata};
+pub use quant_mix::{MatrixKind, MatrixPlace, QuantMix};
 pub use role::{ExpertRole, LayerRole, Role};
 pub use rope::{RopeLayout, RopeScaling, RopeSections, RopeSpec, RopeTable};
 pub use sampling::{DryBreaker, DryParams, Mirostat, Priority, SamplingParams, XtcParams};

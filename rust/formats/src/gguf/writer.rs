@@ -1,7 +1,7 @@
 //! Writing a GGUF file.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use alloyforge_types::{Error, MetaValue, QuantType, Result};
@@ -119,17 +119,14 @@ impl GgufWriter {
     }
 
     /// Writes the header of a new file at `path`. Until [`GgufBody::finish`] it stands under another
-    /// name beside it, so that a file at `path` is always whole.
+    /// name beside it, one that no file has, so that a file at `path` is always whole.
     ///
     /// # Errors
     /// `Io` where the file cannot be written.
     pub fn create(self, path: &Path) -> Result<GgufBody> {
-        let mut part = path.as_os_str().to_owned();
-        part.push(".part");
-        let part = PathBuf::from(part);
         let alignment = self.alignment.unwrap_or(DEFAULT_ALIGNMENT);
         let header = self.header(alignment);
-        let file = File::create(&part).map_err(|e| Error::io(&part, &e))?;
+        let (part, file) = create_beside(path)?;
         let pending = self.tensors.into_iter().map(|t| (t.name, t.len)).collect::<Vec<_>>().into_iter();
         let mut body = GgufBody {
             out: Some(BufWriter::new(file)),
@@ -137,6 +134,7 @@ impl GgufWriter {
             part,
             alignment,
             written: 0,
+            left: 0,
             pending,
         };
         body.write(&header)?;
@@ -186,6 +184,8 @@ pub struct GgufBody {
     part: PathBuf,
     alignment: u64,
     written: u64,
+    /// Bytes that the tensor which was begun last still lacks.
+    left: u64,
     pending: std::vec::IntoIter<(String, u64)>,
 }
 
@@ -196,9 +196,7 @@ impl GgufBody {
     /// `Io` where it cannot be written; `InvalidRequest` where the length is not that of the type and
     /// shape, or no tensor is left.
     pub fn tensor(&mut self, data: &[u8]) -> Result<()> {
-        let Some((name, len)) = self.pending.next() else {
-            return Err(Error::invalid("data", "all announced tensors are written"));
-        };
+        let (name, len) = self.next()?;
         if data.len() as u64 != len {
             let fault = format!("has {len} bytes, {} were given", data.len());
             return Err(Error::invalid(format!("tensor `{name}`"), fault));
@@ -207,11 +205,46 @@ impl GgufBody {
         self.write(data)
     }
 
+    /// Begins the next tensor, whose data [`piece`](Self::piece) takes as they come.
+    ///
+    /// # Errors
+    /// `Io`; `InvalidRequest` where the one before lacks data, or no tensor is left.
+    pub fn begin(&mut self) -> Result<()> {
+        let (_, len) = self.next()?;
+        self.pad()?;
+        self.left = len;
+        Ok(())
+    }
+
+    /// Writes more data of the tensor that was begun.
+    ///
+    /// # Errors
+    /// `Io`; `InvalidRequest` where it has no room for them.
+    pub fn piece(&mut self, data: &[u8]) -> Result<()> {
+        let Some(left) = self.left.checked_sub(data.len() as u64) else {
+            let fault = format!("{} bytes are more than the {} that its tensor lacks", data.len(), self.left);
+            return Err(Error::invalid("data", fault));
+        };
+        self.left = left;
+        self.write(data)
+    }
+
+    /// The next tensor's name and length.
+    fn next(&mut self) -> Result<(String, u64)> {
+        if self.left > 0 {
+            return Err(Error::invalid("data", format!("the tensor before lacks {} bytes", self.left)));
+        }
+        self.pending.next().ok_or_else(|| Error::invalid("data", "all announced tensors are written"))
+    }
+
     /// Completes the file and puts it in its place.
     ///
     /// # Errors
     /// `Io` where it cannot be written; `InvalidRequest` where a tensor's data are missing.
     pub fn finish(mut self) -> Result<()> {
+        if self.left > 0 {
+            return Err(Error::invalid("data", format!("the last tensor lacks {} bytes", self.left)));
+        }
         if let Some((name, _)) = self.pending.next() {
             return Err(Error::invalid(format!("tensor `{name}`"), "its data are missing"));
         }
@@ -219,7 +252,9 @@ impl GgufBody {
         let Some(mut out) = self.out.take() else {
             return Ok(());
         };
-        let done = out.flush().and_then(|()| std::fs::rename(&self.part, &self.path));
+        // What is renamed must be on the disk, or a crash could leave an empty file under the name.
+        let done = out.flush().and_then(|()| out.get_ref().sync_all());
+        let done = done.and_then(|()| std::fs::rename(&self.part, &self.path));
         done.map_err(|e| {
             let _ = std::fs::remove_file(&self.part);
             Error::io(&self.path, &e)
@@ -246,6 +281,21 @@ impl Drop for GgufBody {
     fn drop(&mut self) {
         if self.out.take().is_some() {
             let _ = std::fs::remove_file(&self.part);
+        }
+    }
+}
+
+/// A new file beside `path`, under a name that no file had.
+fn create_beside(path: &Path) -> Result<(PathBuf, File)> {
+    let mut number = 0u32;
+    loop {
+        let mut part = path.as_os_str().to_owned();
+        part.push(format!(".{}-{number}.part", std::process::id()));
+        let part = PathBuf::from(part);
+        match OpenOptions::new().write(true).create_new(true).open(&part) {
+            Ok(file) => return Ok((part, file)),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists && number < 1000 => number += 1,
+            Err(e) => return Err(Error::io(path, &e)),
         }
     }
 }

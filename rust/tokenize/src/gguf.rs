@@ -1,6 +1,7 @@
 //! Tokenizers from the metadata of a GGUF file.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use alloyforge_types::{Error, Metadata, Result};
 
@@ -261,11 +262,12 @@ impl GgufTokenizer {
         Ok(Self { vocabulary, model, partition, specials, writing, add_bos, add_eos, strips_leading_space })
     }
 
-    /// The ids of `text`, without what begins and ends a text.
-    pub(crate) fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
+    /// The ids of `text`, without what begins and ends a text; special tokens are not read from what
+    /// touches one of `literal`.
+    pub(crate) fn encode(&self, text: &str, special: bool, literal: &[Range<usize>]) -> Result<Vec<u32>> {
         let mut ids = Vec::with_capacity(text.len() / 3);
         let mut after_token = true;
-        for fragment in self.partition.split(&self.vocabulary, text, special) {
+        for fragment in self.partition.split(&self.vocabulary, text, special, literal) {
             match fragment {
                 Fragment::Token(id) => {
                     ids.push(id);

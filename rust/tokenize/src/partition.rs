@@ -41,10 +41,17 @@ impl Partition {
         Ok(Self { tokens, automaton })
     }
 
-    /// The parts of `text`: tokens that users define are always found, others where `special`.
+    /// The parts of `text`: tokens that users define are always found, others where `special`; and none
+    /// that means more than its text where it touches one of `literal`, ascending and disjoint.
     ///
     /// Longer tokens come first wherever they stand: a token is found in what all longer ones left.
-    pub(crate) fn split(&self, vocabulary: &Vocabulary, text: &str, special: bool) -> Vec<Fragment> {
+    pub(crate) fn split(
+        &self,
+        vocabulary: &Vocabulary,
+        text: &str,
+        special: bool,
+        literal: &[Range<usize>],
+    ) -> Vec<Fragment> {
         let mut fragments: Vec<Fragment> = Vec::new();
         if !text.is_empty() {
             fragments.push(Fragment::Text(0..text.len()));
@@ -61,11 +68,18 @@ impl Partition {
             if kind.is(never) {
                 continue;
             }
-            let finder = Finder::new(vocabulary.text(id));
+            let spelling = vocabulary.text(id);
+            let is_plain = kind.is(Kind::USER_DEFINED) && !is_structure(spelling);
+            let token = Occurrences {
+                id,
+                kind,
+                finder: Finder::new(spelling),
+                literal: if is_plain { &[] } else { literal },
+            };
             let mut finer = Vec::with_capacity(fragments.len());
             for fragment in fragments {
                 match fragment {
-                    Fragment::Text(range) => cut(text, range, &finder, id, kind, &mut finer),
+                    Fragment::Text(range) => token.cut(text, range, &mut finer),
                     token => finer.push(token),
                 }
             }
@@ -75,27 +89,50 @@ impl Partition {
     }
 }
 
-/// Appends `range` of `text` cut at the occurrences of one token.
-fn cut(text: &str, range: Range<usize>, finder: &Finder<'_>, id: u32, kind: Kind, out: &mut Vec<Fragment>) {
-    let is_blank = |byte: &u8| matches!(byte, b'\t'..=b'\r' | b' ');
-    let bytes = text.as_bytes();
-    let mut begin = range.start;
-    while let Some(found) = finder.find(&bytes[begin..range.end]) {
-        let (mut before, mut after) = (begin + found, begin + found + finder.needle().len());
-        if kind.is(Kind::STRIPS_LEFT) {
-            before -= bytes[begin..before].iter().rev().take_while(|byte| is_blank(byte)).count();
+/// Whether a token looks like one that structures a conversation, whatever the vocabulary calls it: some
+/// files list such tokens as their users' own, which are text.
+pub(crate) fn is_structure(spelling: &str) -> bool {
+    spelling.len() > 4 && spelling.starts_with("<|") && spelling.ends_with("|>")
+}
+
+/// Where a token is found in a text.
+struct Occurrences<'a> {
+    id: u32,
+    kind: Kind,
+    finder: Finder<'a>,
+    /// Where it is not.
+    literal: &'a [Range<usize>],
+}
+
+impl Occurrences<'_> {
+    /// Appends `range` of `text` cut at the occurrences of the token.
+    fn cut(&self, text: &str, range: Range<usize>, out: &mut Vec<Fragment>) {
+        let is_blank = |byte: &u8| matches!(byte, b'\t'..=b'\r' | b' ');
+        let bytes = text.as_bytes();
+        let (mut begin, mut from) = (range.start, range.start);
+        while let Some(found) = self.finder.find(&bytes[from..range.end]) {
+            let (mut before, mut after) = (from + found, from + found + self.finder.needle().len());
+            // the first that does not end before it
+            let near = self.literal.partition_point(|literal| literal.end <= before);
+            if self.literal.get(near).is_some_and(|literal| literal.start < after) {
+                from = before + 1;
+                continue;
+            }
+            if self.kind.is(Kind::STRIPS_LEFT) {
+                before -= bytes[begin..before].iter().rev().take_while(|byte| is_blank(byte)).count();
+            }
+            if self.kind.is(Kind::STRIPS_RIGHT) {
+                after += bytes[after..range.end].iter().take_while(|byte| is_blank(byte)).count();
+            }
+            if before > begin {
+                out.push(Fragment::Text(begin..before));
+            }
+            out.push(Fragment::Token(self.id));
+            (begin, from) = (after, after);
         }
-        if kind.is(Kind::STRIPS_RIGHT) {
-            after += bytes[after..range.end].iter().take_while(|byte| is_blank(byte)).count();
+        if begin < range.end {
+            out.push(Fragment::Text(begin..range.end));
         }
-        if before > begin {
-            out.push(Fragment::Text(begin..before));
-        }
-        out.push(Fragment::Token(id));
-        begin = after;
-    }
-    if begin < range.end {
-        out.push(Fragment::Text(begin..range.end));
     }
 }
 
@@ -104,6 +141,15 @@ mod tests {
     use super::*;
 
     fn split(tokens: &[(&str, Kind)], text: &str, special: bool) -> Vec<String> {
+        split_around(tokens, text, special, &[])
+    }
+
+    fn split_around(
+        tokens: &[(&str, Kind)],
+        text: &str,
+        special: bool,
+        literal: &[Range<usize>],
+    ) -> Vec<String> {
         let texts: Vec<Box<str>> = tokens.iter().map(|(text, _)| (*text).into()).collect();
         let kinds = tokens.iter().map(|(_, kind)| *kind).collect();
         let vocabulary = Vocabulary::new(texts.into(), kinds, Vec::new(), "", "").expect("a vocabulary");
@@ -112,7 +158,7 @@ mod tests {
             Fragment::Token(id) => format!("#{id}"),
             Fragment::Text(range) => text[range].to_owned(),
         };
-        partition.split(&vocabulary, text, special).into_iter().map(show).collect()
+        partition.split(&vocabulary, text, special, literal).into_iter().map(show).collect()
     }
 
     #[test]
@@ -135,6 +181,26 @@ mod tests {
         assert_eq!(split(&tokens, "abcdefabc", false), ["a", "#2", "#1", "#0"]);
         let runs = [("  ", Kind::USER_DEFINED), ("    ", Kind::USER_DEFINED)];
         assert_eq!(split(&runs, "x       y", false), ["x", "#1", "#0", " y"]);
+    }
+
+    #[test]
+    fn none_is_found_where_the_text_is_literal() {
+        let tokens = [
+            ("<s>", Kind::CONTROL),
+            ("<|im|>", Kind::USER_DEFINED),
+            ("  ", Kind::USER_DEFINED),
+            ("<s><s>", Kind::CONTROL),
+        ];
+        let text = "<s>a<s>  <|im|><|im|><s><s>";
+        // the second <s> with the blanks behind it, the second <|im|>, the last <s>
+        let literal = [4..9, 15..21, 24..27];
+        assert_eq!(
+            split_around(&tokens, text, true, &literal),
+            ["#0", "a<s>", "#2", "#1", "<|im|>", "#0", "<s>"]
+        );
+        assert_eq!(split_around(&tokens, text, true, &[]), ["#0", "a", "#0", "#2", "#1", "#1", "#3"]);
+        // touching is enough
+        assert_eq!(split_around(&tokens, "<s><s>", true, &[2..3]), ["<s>", "#0"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The tokenizer, whatever it was read from.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use alloyforge_interfaces::Tokenizer;
 use alloyforge_types::{Error, Result};
@@ -68,6 +69,15 @@ impl TextTokenizer {
     }
 }
 
+/// Places in a text are kept in 32 bits, also where normalising makes it three times as long.
+fn check_len(text: &str) -> Result<()> {
+    const LIMIT: usize = u32::MAX as usize / 4;
+    if text.len() > LIMIT {
+        return Err(Error::invalid("text", format!("{} bytes are more than {LIMIT}", text.len())));
+    }
+    Ok(())
+}
+
 impl Tokenizer for TextTokenizer {
     fn vocab_size(&self) -> usize {
         match &self.source {
@@ -77,14 +87,18 @@ impl Tokenizer for TextTokenizer {
     }
 
     fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
-        // Places in a text are kept in 32 bits, also where normalising makes it three times as long.
-        const LIMIT: usize = u32::MAX as usize / 4;
-        if text.len() > LIMIT {
-            return Err(Error::invalid("text", format!("{} bytes are more than {LIMIT}", text.len())));
-        }
+        check_len(text)?;
         match &self.source {
-            Source::Gguf(tokenizer) => tokenizer.encode(text, special),
+            Source::Gguf(tokenizer) => tokenizer.encode(text, special, &[]),
             Source::Json(tokenizer) => tokenizer.encode(text, special),
+        }
+    }
+
+    fn encode_around(&self, text: &str, literal: &[Range<usize>]) -> Result<Vec<u32>> {
+        check_len(text)?;
+        match &self.source {
+            Source::Gguf(tokenizer) => tokenizer.encode(text, true, literal),
+            Source::Json(tokenizer) => tokenizer.encode_around(text, literal),
         }
     }
 

@@ -116,3 +116,110 @@ fn what_is_no_tokenizer_is_a_format_error() {
         }
     }
 }
+
+/// A tokenizer of two letters whose text is first normalised.
+fn normalised(normalizer: &serde_json::Value, pre_tokenizer: &serde_json::Value) -> Vec<u8> {
+    let file = json!({
+        "version": "1.0", "added_tokens": [], "normalizer": normalizer, "pre_tokenizer": pre_tokenizer,
+        "post_processor": null, "decoder": null,
+        "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1, "[UNK]": 2}, "unk_token": "[UNK]"},
+    });
+    serde_json::to_vec(&file).expect("JSON")
+}
+
+/// The package panics on some of them while it encodes.
+#[test]
+fn an_empty_pattern_is_a_fault() {
+    let replace = |pattern: serde_json::Value| json!({"type": "Replace", "pattern": pattern, "content": "x"});
+    let empty = replace(json!({"String": ""}));
+    let nested = json!({"type": "Sequence", "normalizers": [{"type": "NFC"}, empty]});
+    for normalizer in [&empty, &nested, &replace(json!({"Regex": ""}))] {
+        match from_json(&normalised(normalizer, &json!(null)), "x/tokenizer.json", None, None, None) {
+            Err(Error::Format { file, fault, .. }) => {
+                assert_eq!(file, "x/tokenizer.json");
+                assert!(fault.contains("empty pattern"), "{fault}");
+            }
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("{normalizer} was taken"),
+        }
+    }
+    let good = normalised(&replace(json!({"String": "c"})), &json!({"type": "Whitespace"}));
+    let tokenizer = from_json(&good, "x", None, None, None).expect("a tokenizer");
+    assert_eq!(tokenizer.encode("a b c", false).expect("ids"), [0, 1, 2]);
+}
+
+/// Patterns that match nothing at all, in whatever place, give ids or an error, never a panic.
+#[test]
+fn patterns_that_match_nothing_do_no_harm() {
+    let texts = ["", "a", "ab b", "\u{e9} a\u{e9} b", "a\u{301}\u{1f600}"];
+    for pattern in ["", "a*", "^", "$", "(?=b)", "(?<=a)", "x?", "\\b", "(a|)"] {
+        for content in ["", "x", "\u{e9}\u{e9}"] {
+            let replace = json!({"type": "Replace", "pattern": {"Regex": pattern}, "content": content});
+            for behavior in ["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"] {
+                for (kind, invert) in [("Regex", false), ("String", false), ("Regex", true)] {
+                    let split = json!({
+                        "type": "Split", "pattern": {kind: pattern}, "behavior": behavior, "invert": invert,
+                    });
+                    for normalizer in [&json!(null), &replace] {
+                        let bytes = normalised(normalizer, &split);
+                        let Ok(tokenizer) = from_json(&bytes, "x", None, None, None) else { continue };
+                        for text in texts {
+                            if let Ok(ids) = tokenizer.encode(text, true) {
+                                decode(&tokenizer, &ids, false);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A tokenizer of bytes with added tokens, of which one is not called special.
+fn with_added() -> alloyforge_tokenize::TextTokenizer {
+    let mut file = json("byte_level.tokenizer.json");
+    let next = file["model"]["vocab"].as_object().expect("a vocabulary").len();
+    let added = file["added_tokens"].as_array_mut().expect("a list");
+    let next = added.iter().filter_map(|token| token["id"].as_u64()).max().map_or(next, |id| id as usize + 1);
+    for (i, (content, special)) in
+        [("<|begin|>", true), ("<|mark|>", false), ("<plain>", false)].into_iter().enumerate()
+    {
+        added.push(json!({
+            "id": next + i, "content": content, "special": special, "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false,
+        }));
+    }
+    let bytes = serde_json::to_vec(&file).expect("JSON");
+    from_json(&bytes, "x", None, None, None).expect("a tokenizer")
+}
+
+#[test]
+fn what_others_wrote_stays_literal() {
+    let tokenizer = with_added();
+    let id = |text: &str| tokenizer.token_id(text).expect("a token");
+    let encode = |text: &str| tokenizer.encode(text, true).expect("ids");
+    let around =
+        |text: &str, literal: &[std::ops::Range<usize>]| tokenizer.encode_around(text, literal).expect("ids");
+    let text = "<|begin|>user\nsay <|begin|> and <|mark|> or <plain> now<|begin|>";
+    let spelled = |part: &str, nth: usize| {
+        let (at, part) = text.match_indices(part).nth(nth).expect("there");
+        at..at + part.len()
+    };
+    // nothing is literal: nothing changes
+    assert_eq!(around(text, &[]), encode(text));
+    let literal = [spelled("<|begin|>", 1), spelled("<|mark|>", 0)];
+    let ids = around(text, &literal);
+    let count = |wanted: &str| ids.iter().filter(|&&found| found == id(wanted)).count();
+    assert_eq!([count("<|begin|>"), count("<|mark|>"), count("<plain>")], [2, 0, 1]);
+    assert_eq!(decode(&tokenizer, &ids, false), text);
+    // what is not spelled like a token has the ids that it would have with other words in those places
+    let (before, behind) = ("<|begin|>user\nsay ", " now<|begin|>");
+    let plain = encode(&format!("{before}x and y or <plain>{behind}"));
+    let (head, tail) = (encode("<|begin|>user\nsay").len(), encode(behind).len());
+    assert_eq!(ids[..head], plain[..head]);
+    assert_eq!(ids[ids.len() - tail..], plain[plain.len() - tail..]);
+    // a range that a token only touches is enough
+    let only = around("a<|begin|>b", &[3..4]);
+    assert!(!only.contains(&id("<|begin|>")));
+    assert_eq!(only, tokenizer.encode("a<|begin|>b", false).expect("ids"));
+}

@@ -2,16 +2,18 @@
 //!
 //! The crate does the work, with some of its parts replaced: regular expressions, whose engine gives up
 //! on long runs (see [`crate::pattern`]); decoding, which must give each token's bytes by itself; what is
-//! put around a text; and the model, which two pipelines share: one that reads special tokens in a text,
-//! and one to which they are text.
+//! put around a text; and the model, which all pipelines share: one that reads special tokens in a text,
+//! and those to which they are text.
 
 mod decoder;
 mod frame;
 mod model;
 mod normalizer;
+mod pipelines;
 mod pre_tokenizer;
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use alloyforge_types::{Error, Result};
 use serde::Deserialize;
@@ -25,6 +27,7 @@ pub(crate) use decoder::clean_up;
 use frame::Frame;
 use model::Shared;
 use normalizer::Normalizer;
+use pipelines::{Pipelines, Trio, guarded};
 use pre_tokenizer::PreTokenizer;
 
 /// The tokenizer that a `tokenizer.json` describes. `label` names the file in errors; the other
@@ -40,7 +43,7 @@ pub fn from_json(
     generation_config: Option<&Value>,
 ) -> Result<TextTokenizer> {
     let about = Folder { tokenizer_config, config, generation_config };
-    JsonTokenizer::read(bytes, &about)
+    guarded(|| JsonTokenizer::read(bytes, &about))
         .map(TextTokenizer::from)
         .map_err(|fault| Error::format(label, "tokenizer", fault))
 }
@@ -181,13 +184,18 @@ impl JsonTokenizer {
             unknown,
             vocab_size: vocab_size(&pipeline),
             decoder: pipeline.get_decoder().cloned().unwrap_or_default(),
-            pipelines: Box::new(Pair::new(pipeline)),
+            pipelines: Box::new(Trio::new(pipeline).map_err(fault)?),
         })
     }
 
     /// The ids of `text`, without what begins and ends a text.
     pub(crate) fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
         self.pipelines.encode(text, special).map_err(|fault| Error::invalid("text", fault))
+    }
+
+    /// As [`encode`](Self::encode) with special tokens, but none from what touches one of `literal`.
+    pub(crate) fn encode_around(&self, text: &str, literal: &[Range<usize>]) -> Result<Vec<u32>> {
+        self.pipelines.encode_around(text, literal).map_err(|fault| Error::invalid("text", fault))
     }
 
     /// The bytes that a token adds to a text.
@@ -253,48 +261,4 @@ fn vocab_size<M: Model>(pipeline: &Pipeline<M>) -> usize {
     let own = if dense { count } else { model.get_vocab().values().max().map_or(0, |&id| id as usize + 1) };
     let added = pipeline.get_added_vocabulary().get_added_tokens_decoder();
     own.max(added.keys().max().map_or(0, |&id| id as usize + 1))
-}
-
-/// Two pipelines over one model, whatever the model's type.
-trait Pipelines: Send + Sync {
-    fn encode(&self, text: &str, special: bool) -> std::result::Result<Vec<u32>, String>;
-    fn token(&self, id: u32) -> Option<String>;
-    fn id(&self, token: &str) -> Option<u32>;
-    fn is_special(&self, id: u32) -> bool;
-}
-
-struct Pair<M> {
-    // Reads special tokens in a text.
-    special: Pipeline<M>,
-    // Takes them for text.
-    literal: Pipeline<M>,
-}
-
-impl<M: Model> Pair<M> {
-    fn new(special: Pipeline<M>) -> Self {
-        let mut literal = special.clone();
-        literal.set_encode_special_tokens(true);
-        Self { special, literal }
-    }
-}
-
-impl<M: Model + Send + Sync> Pipelines for Pair<M> {
-    fn encode(&self, text: &str, special: bool) -> std::result::Result<Vec<u32>, String> {
-        let pipeline = if special { &self.special } else { &self.literal };
-        let encoding = pipeline.encode_fast(text, false).map_err(|fault| fault.to_string())?;
-        Ok(encoding.get_ids().to_vec())
-    }
-
-    fn token(&self, id: u32) -> Option<String> {
-        self.special.id_to_token(id)
-    }
-
-    fn id(&self, token: &str) -> Option<u32> {
-        self.special.token_to_id(token)
-    }
-
-    fn is_special(&self, id: u32) -> bool {
-        let added = self.special.get_added_vocabulary().get_added_tokens_decoder();
-        added.get(&id).is_some_and(|token| token.special)
-    }
 }

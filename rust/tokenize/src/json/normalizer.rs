@@ -1,7 +1,7 @@
 //! Normalizers of `tokenizer.json`, looked over before the crate sees them.
 //!
 //! The crate takes the numbers of a precompiled map for good, as memory to reserve and as places to
-//! read; a map that leads outside itself must not reach it.
+//! read; a map that leads outside itself must not reach it, nor a replacement of nothing.
 
 use std::sync::Arc;
 
@@ -30,10 +30,18 @@ impl tokenizers::Normalizer for Normalizer {
     }
 }
 
-/// Looks for maps in a normalizer. It nests no deeper than the JSON that it came from.
+/// Looks for maps and patterns in a normalizer. It nests no deeper than the JSON that it came from.
 fn check(value: &Value) -> std::result::Result<(), &'static str> {
     for inner in value.get("normalizers").and_then(Value::as_array).into_iter().flatten() {
         check(inner)?;
+    }
+    if value.get("type").and_then(Value::as_str) == Some("Replace") {
+        let pattern = value.get("pattern");
+        let of = |kind: &str| pattern.and_then(|pattern| pattern.get(kind)).and_then(Value::as_str);
+        // matched before every character, which the crate cannot do
+        if of("String").or_else(|| of("Regex")) == Some("") {
+            return Err("a normalizer that replaces an empty pattern");
+        }
     }
     let Some(map) = value.get("precompiled_charsmap") else {
         let wanted = value.get("type").and_then(Value::as_str) == Some("Precompiled");

@@ -5,6 +5,8 @@
 //! [`Isa::run`] compiles them for each set.
 
 mod int8;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 pub mod x86;
@@ -110,6 +112,15 @@ pub enum Isa {
     /// 256-bit registers with fused multiply-add.
     #[cfg(target_arch = "x86_64")]
     Avx2(x86::Avx2),
+    /// 128-bit registers with products of unsigned and signed bytes.
+    #[cfg(target_arch = "aarch64")]
+    NeonI8mm(neon::NeonI8mm),
+    /// 128-bit registers with products of signed bytes.
+    #[cfg(target_arch = "aarch64")]
+    NeonDot(neon::NeonDot),
+    /// 128-bit registers.
+    #[cfg(target_arch = "aarch64")]
+    Neon(neon::Neon),
     /// What the compiler makes of plain Rust for the target.
     Portable(Portable),
 }
@@ -130,6 +141,12 @@ impl Isa {
             sets.extend(x86::Avx2Vnni::new().map(Self::Avx2Vnni));
             sets.extend(x86::Avx2::new().map(Self::Avx2));
         }
+        #[cfg(target_arch = "aarch64")]
+        {
+            sets.extend(neon::NeonI8mm::new().map(Self::NeonI8mm));
+            sets.extend(neon::NeonDot::new().map(Self::NeonDot));
+            sets.extend(neon::Neon::new().map(Self::Neon));
+        }
         sets.push(Self::Portable(Portable));
         sets
     }
@@ -145,6 +162,12 @@ impl Isa {
             Self::Avx2Vnni(_) => "avx2vnni",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonI8mm(_) => "neon_i8mm",
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot(_) => "neon_dot",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(_) => "neon",
             Self::Portable(_) => "portable",
         }
     }
@@ -162,6 +185,12 @@ impl Isa {
             Self::Avx2Vnni(token) => token.without().enter(kernel),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(token) => token.enter(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonI8mm(token) => token.without().enter(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot(token) => token.without().enter(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(token) => token.enter(kernel),
             Self::Portable(token) => kernel.run(token),
         }
     }
@@ -174,6 +203,10 @@ impl Isa {
             Self::Avx512Vnni(token) => token.enter(kernel),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2Vnni(token) => token.enter(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonI8mm(token) => token.enter(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot(token) => token.enter(kernel),
             _ => self.run(kernel),
         }
     }

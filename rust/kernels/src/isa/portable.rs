@@ -1,4 +1,4 @@
-//! Plain Rust, for machines without a set of our own (aarch64's NEON comes out of the compiler).
+//! Plain Rust, for machines without a set of our own.
 
 use super::{Int8, LANES, Simd};
 

@@ -11,7 +11,7 @@ import socket
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -113,7 +113,7 @@ def test_what_is_transparent_becomes_white() -> None:
 
 def test_a_picture_is_turned_as_it_was_held() -> None:
     image = picture(20, 10)
-    exif = Image.Exif()
+    exif = image.getexif()
     exif[0x0112] = 6
     turned = read_image(encoded(image, "PNG", exif=exif))
     assert turned.size == (10, 20)
@@ -156,13 +156,14 @@ def test_videos_are_sampled_from_first_to_last() -> None:
 def test_bad_videos(name: str) -> None:
     many = np.broadcast_to(np.zeros(3, np.uint8), (5000, 2, 2, 3))
     large = np.broadcast_to(np.zeros(3, np.uint8), (1, MAX_PIXELS, 2, 3))
-    source: object = {
+    sources: dict[str, Callable[[], object]] = {
         "5,000 frames": lambda: video_of(MAX_FRAMES + 904, (16, 16)),
         "no video": lambda: b"\0" * 1000,
         "half a video": lambda: video_of(25)[:300],
         "5,000 frames in memory": lambda: af.Video(many),
         "frames too large": lambda: af.Video(large),
-    }[name]()
+    }
+    source = sources[name]()
     with pytest.raises(af.MediaError):
         read_video(source).spread(4)
 

@@ -202,7 +202,7 @@ def test_pictures_in_chats(seeing: af.Session) -> None:
     encoded = (
         "data:image/png;base64," + __import__("base64").b64encode(pathlib.Path(path).read_bytes()).decode()
     )
-    parts[0] = {"type": "image_url", "image_url": {"url": encoded}}  # type: ignore[dict-item]
+    parts[0] = {"type": "image_url", "image_url": {"url": encoded}}
     assert seeing.chat(messages, template=CHAT, **GREEDY).tokens == answer.tokens
     with seeing.stream_chat(messages, template=CHAT, **GREEDY) as stream:
         assert "".join(chunk.text for chunk in stream) == answer.text

@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use super::scan;
+
 /// A token and its (processed) logit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Candidate {
@@ -19,6 +21,9 @@ pub(super) fn order(a: &Candidate, b: &Candidate) -> Ordering {
 pub(super) struct Candidates {
     all: Vec<Candidate>,
     num_sorted: usize,
+    /// Of neighbouring logits, the highest of each few.
+    maxima: Vec<f32>,
+    ranked: Vec<f32>,
 }
 
 impl Candidates {
@@ -29,6 +34,44 @@ impl Candidates {
         let some = logits.iter().enumerate().filter(|(_, l)| **l > f32::NEG_INFINITY);
         // -0 and 0 are one logit, but not to total_cmp
         self.all.extend(some.map(|(id, &logit)| Candidate { id: id as u32, logit: logit + 0.0 }));
+    }
+
+    /// As [`fill`](Self::fill), with the `n` highest and perhaps some more, but not all where there are
+    /// many: what is below the `n`-th highest of the maxima of neighbours is not among the `n` highest.
+    /// True where some were left out.
+    pub fn fill_highest(&mut self, logits: &[f32], n: usize) -> bool {
+        scan::maxima(logits, &mut self.maxima);
+        if n == 0 || n >= self.maxima.len() {
+            self.fill(logits);
+            return false;
+        }
+        self.ranked.clone_from(&self.maxima);
+        let (_, &mut bound, _) = self.ranked.select_nth_unstable_by(n - 1, |a, b| b.total_cmp(a));
+        if bound == f32::NEG_INFINITY {
+            self.fill(logits);
+            return false;
+        }
+        self.fill_from(logits, bound);
+        self.all.len() < logits.len()
+    }
+
+    /// As [`fill`](Self::fill), with the logits of at least `bound`.
+    pub fn fill_above(&mut self, logits: &[f32], bound: f32) {
+        scan::maxima(logits, &mut self.maxima);
+        self.fill_from(logits, bound);
+    }
+
+    fn fill_from(&mut self, logits: &[f32], bound: f32) {
+        self.all.clear();
+        self.num_sorted = 0;
+        for (i, (some, &max)) in logits.chunks(scan::LANES).zip(&self.maxima).enumerate() {
+            if max < bound {
+                continue;
+            }
+            let high = some.iter().enumerate().filter(|(_, l)| **l >= bound && **l > f32::NEG_INFINITY);
+            let id = |at: usize| (i * scan::LANES + at) as u32;
+            self.all.extend(high.map(|(at, &logit)| Candidate { id: id(at), logit: logit + 0.0 }));
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -106,6 +149,20 @@ mod tests {
     use super::*;
 
     proptest! {
+        #[test]
+        fn the_highest_are_among_the_highest(logits in prop::collection::vec(-9i8..9, 1..400), n in 1usize..60) {
+            let logits: Vec<f32> = logits.iter().map(|&x| f32::from(x)).collect();
+            let mut all = Candidates::default();
+            all.fill(&logits);
+            let mut some = Candidates::default();
+            let is_cut = some.fill_highest(&logits, n);
+            prop_assert_eq!(is_cut, some.len() < logits.len());
+            prop_assert_eq!(some.head(n), all.head(n));
+            some.fill_above(&logits, 3.0);
+            prop_assert!(some.as_slice().iter().all(|c| c.logit >= 3.0));
+            prop_assert_eq!(some.len(), logits.iter().filter(|l| **l >= 3.0).count());
+        }
+
         #[test]
         fn heads_match_a_full_sort(logits in prop::collection::vec(-5i8..5, 1..400), cuts in prop::collection::vec(0usize..400, 1..6)) {
             let logits: Vec<f32> = logits.iter().map(|&x| f32::from(x)).collect();

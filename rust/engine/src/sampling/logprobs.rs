@@ -28,7 +28,7 @@ impl Normaliser {
             let infinite = logits.iter().filter(|l| **l == max).count();
             return Self { max, log_sum: (infinite as f64).ln() };
         }
-        Self { max, log_sum: scan::sum_exp(logits, max).ln() }
+        Self { max, log_sum: scan::sum_exp(logits, max, 1.0).ln() }
     }
 
     /// The log probability of a token with this logit.

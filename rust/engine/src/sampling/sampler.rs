@@ -86,19 +86,27 @@ impl Sampler {
         step: u64,
         mask: Option<&[u32]>,
     ) -> Result<Drawn> {
-        if self.params.temperature == 0.0 && mask.is_none() && !self.changes_logits() {
+        if mask.is_none() && !self.changes_logits() && (self.params.temperature == 0.0 || !self.truncates()) {
+            // the logits as they are decide, without a copy
             self.check_len(logits)?;
-            return greedy(logits);
+            let temperature = self.params.temperature;
+            if temperature == 0.0 {
+                return greedy(logits);
+            }
+            return self.draw_from_all(logits, uniform(self.seed, step, Purpose::Draw));
         }
         self.process(logits, history, mask)?;
         if self.params.temperature == 0.0 {
             return greedy(&self.logits);
         }
         let number = uniform(self.seed, step, Purpose::Draw);
-        self.scale();
         if !self.truncates() {
-            return self.draw_from_all(number);
+            let logits = std::mem::take(&mut self.logits);
+            let drawn = self.draw_from_all(&logits, number);
+            self.logits = logits;
+            return drawn;
         }
+        self.scale();
         let dropped = self.truncate(step);
         let distribution = self.weigh(dropped);
         let total: f64 = distribution.weights.iter().map(|w| w.1).sum();
@@ -235,7 +243,22 @@ impl Sampler {
     /// from before.
     fn truncate(&mut self, step: u64) -> Option<(f32, f64)> {
         let Self { params: p, candidates, logits, seed, .. } = self;
-        candidates.fill(logits);
+        // the usual stages look at the head of a long row alone
+        let is_first = p.mirostat.is_none() && p.top_n_sigma <= 0.0;
+        if is_first && p.top_k > 0 {
+            candidates.fill_highest(logits, p.top_k);
+        } else if is_first && p.typical_p >= 1.0 && p.top_p < 1.0 {
+            if !truncate::top_p_of(candidates, logits, p.top_p) {
+                candidates.fill(logits);
+                truncate::top_p(candidates, p.top_p);
+            }
+            truncate::min_p(candidates, p.min_p);
+            return Self::exclude(p, candidates, *seed, step);
+        } else if is_first && p.typical_p >= 1.0 && p.min_p > 0.0 && p.xtc.probability <= 0.0 {
+            truncate::fill_for_min_p(candidates, logits, p.min_p);
+        } else {
+            candidates.fill(logits);
+        }
         if p.mirostat.is_some() {
             truncate::mirostat(candidates, self.mu);
             return None;
@@ -245,7 +268,12 @@ impl Sampler {
         truncate::typical_p(candidates, p.typical_p);
         truncate::top_p(candidates, p.top_p);
         truncate::min_p(candidates, p.min_p);
-        if p.xtc.probability > 0.0 && uniform(*seed, step, Purpose::Xtc) < f64::from(p.xtc.probability) {
+        Self::exclude(p, candidates, *seed, step)
+    }
+
+    /// XTC, the last of the truncations.
+    fn exclude(p: &SamplingParams, candidates: &mut Candidates, seed: u64, step: u64) -> Option<(f32, f64)> {
+        if p.xtc.probability > 0.0 && uniform(seed, step, Purpose::Xtc) < f64::from(p.xtc.probability) {
             let max = truncate::max_logit(candidates);
             let before = (max, truncate::total(candidates, max));
             if truncate::xtc(candidates, p.xtc.threshold) {
@@ -269,18 +297,24 @@ impl Sampler {
 
     /// A draw from the whole vocabulary: the weights of stretches are summed, then the tokens of the one
     /// that the number falls into.
-    fn draw_from_all(&mut self, number: f64) -> Result<Drawn> {
-        let (max, _) = scan::max_and_nan(&self.logits);
+    fn draw_from_all(&mut self, logits: &[f32], number: f64) -> Result<Drawn> {
+        let (max, has_nan) = scan::max_and_nan(logits);
+        if has_nan {
+            return Err(not_numbers());
+        }
         if max == f32::NEG_INFINITY {
             return Err(no_token());
         }
         if max == f32::INFINITY {
             // beside an infinite logit nothing counts
-            self.logits.iter_mut().for_each(|l| *l = if *l == max { 0.0 } else { f32::NEG_INFINITY });
-            return self.draw_from_all(number);
+            let row: Vec<f32> =
+                logits.iter().map(|&l| if l == max { 0.0 } else { f32::NEG_INFINITY }).collect();
+            return self.draw_from_all(&row, number);
         }
+        // a temperature next to nothing makes the slope infinite, and only the highest count
+        let slope = (1.0 / self.params.temperature).min(f32::MAX);
         self.sums.clear();
-        self.sums.extend(self.logits.chunks(STRETCH).map(|stretch| scan::sum_exp(stretch, max)));
+        self.sums.extend(logits.chunks(STRETCH).map(|stretch| scan::sum_exp(stretch, max, slope)));
         let mut left = number * self.sums.iter().sum::<f64>();
         let mut chosen = 0;
         for (i, &sum) in self.sums.iter().enumerate() {
@@ -294,8 +328,8 @@ impl Sampler {
         }
         let first = chosen * STRETCH;
         let mut last = None;
-        for (i, &l) in self.logits[first..].iter().take(STRETCH).enumerate() {
-            let weight = f64::from(scan::exp(l - max));
+        for (i, &l) in logits[first..].iter().take(STRETCH).enumerate() {
+            let weight = f64::from(scan::exp((l - max) * slope));
             if weight > 0.0 {
                 last = Some((first + i) as u32);
                 if left < weight {

@@ -3,7 +3,8 @@
 //! Loops over arrays of a fixed length are what the compiler turns into vector instructions; sums have
 //! one order, which follows from the row's length alone.
 
-const LANES: usize = 16;
+/// How many neighbours are looked at together.
+pub(super) const LANES: usize = 16;
 
 /// The highest logit, and whether any is NaN. Negative infinity for an empty row.
 pub(super) fn max_and_nan(row: &[f32]) -> (f32, bool) {
@@ -63,8 +64,15 @@ pub(super) fn exp(x: f32) -> f32 {
     if x < -87.0 { 0.0 } else { p * power }
 }
 
-/// The sum of `e^(l - max)` over a row, `max` being its finite maximum.
-pub(super) fn sum_exp(row: &[f32], max: f32) -> f64 {
+/// The maximum of each [`LANES`] neighbours, and of what is left, into `maxima`.
+pub(super) fn maxima(row: &[f32], maxima: &mut Vec<f32>) {
+    maxima.clear();
+    let highest = |some: &[f32]| some.iter().fold(f32::NEG_INFINITY, |max, &l| if l > max { l } else { max });
+    maxima.extend(row.chunks(LANES).map(highest));
+}
+
+/// The sum of `e^((l - max) * slope)` over a row, `max` being its finite maximum and `slope` positive.
+pub(super) fn sum_exp(row: &[f32], max: f32, slope: f32) -> f64 {
     let (chunks, rest) = row.as_chunks::<LANES>();
     let mut sum = 0.0;
     // lanes of f32 hold few enough terms of at most 1 to lose nothing that counts
@@ -72,12 +80,12 @@ pub(super) fn sum_exp(row: &[f32], max: f32) -> f64 {
         let mut lanes = [0.0f32; LANES];
         for chunk in some {
             for (lane, &l) in lanes.iter_mut().zip(chunk) {
-                *lane += exp(l - max);
+                *lane += exp((l - max) * slope);
             }
         }
         sum += lanes.iter().map(|&l| f64::from(l)).sum::<f64>();
     }
-    sum + rest.iter().map(|&l| f64::from(exp(l - max))).sum::<f64>()
+    sum + rest.iter().map(|&l| f64::from(exp((l - max) * slope))).sum::<f64>()
 }
 
 #[cfg(test)]
@@ -113,10 +121,10 @@ mod tests {
         }
 
         #[test]
-        fn sums_are_close(row in prop::collection::vec(-30f32..30.0, 1..2000)) {
+        fn sums_are_close(row in prop::collection::vec(-30f32..30.0, 1..2000), slope in 0.5f32..2.0) {
             let (max, _) = max_and_nan(&row);
-            let want: f64 = row.iter().map(|&l| f64::from(l - max).exp()).sum();
-            prop_assert!((sum_exp(&row, max) / want - 1.0).abs() < 1e-6);
+            let want: f64 = row.iter().map(|&l| (f64::from(l - max) * f64::from(slope)).exp()).sum();
+            prop_assert!((sum_exp(&row, max, slope) / want - 1.0).abs() < 1e-5);
         }
     }
 

@@ -119,6 +119,44 @@ pub(super) fn top_p(candidates: &mut Candidates, p: f32) {
     candidates.truncate(cut);
 }
 
+/// Heads that are looked at before all candidates are.
+const HEADS: [usize; 2] = [128, 1024];
+
+/// As filling `candidates` with all of `logits` and keeping the fewest whose probabilities reach `p`, which
+/// it does where a head of them turns out to be enough. False where nothing is decided.
+pub(super) fn top_p_of(candidates: &mut Candidates, logits: &[f32], p: f32) -> bool {
+    let (max, _) = scan::max_and_nan(logits);
+    if !max.is_finite() {
+        return false;
+    }
+    let bound = (f64::from(p) - SLACK) * scan::sum_exp(logits, max, 1.0);
+    for num_heads in HEADS {
+        candidates.fill_highest(logits, num_heads);
+        let head = candidates.head(num_heads);
+        let mut reached = 0.0;
+        let cut = head.iter().position(|c| {
+            reached += weight(c, max);
+            reached >= bound
+        });
+        if let Some(cut) = cut {
+            candidates.truncate(cut + 1);
+            return true;
+        }
+    }
+    false
+}
+
+/// As filling `candidates` with all of `logits`, but for those that [`min_p`] would drop by far.
+pub(super) fn fill_for_min_p(candidates: &mut Candidates, logits: &[f32], p: f32) {
+    let (max, _) = scan::max_and_nan(logits);
+    if max.is_finite() {
+        // the stage itself has some slack
+        candidates.fill_above(logits, max + (p.min(1.0) - 2.0 * SLACK as f32).max(0.0).ln() - 0.01);
+    } else {
+        candidates.fill(logits);
+    }
+}
+
 /// Keeps what has at least the share `p` of the highest probability.
 pub(super) fn min_p(candidates: &mut Candidates, p: f32) {
     if p <= 0.0 || candidates.len() < 2 {

@@ -118,8 +118,10 @@ pub(crate) fn choose(
     for (n, (gain, _)) in gains.iter().take(most).enumerate() {
         tokens += gain;
         let Some(cost) = costs.estimate(num_rows + n + 1) else { break };
-        if tokens / cost > best.0 {
-            best = (tokens / cost, n + 1);
+        // more rows never cost less, whatever the clock said
+        let rate = tokens / cost.max(alone);
+        if rate > best.0 {
+            best = (rate, n + 1);
         }
     }
     // a candidate's gains fall with each guess, so that those taken are its first ones
@@ -144,7 +146,7 @@ pub(crate) fn choose_even(
     for n in 1..=most {
         tokens += chances.iter().map(|c| c.powi(n as i32)).sum::<f64>();
         let Some(cost) = costs.estimate(num_rows + n * chances.len()) else { break };
-        let rate = tokens / (cost + n as f64 * turn_seconds);
+        let rate = tokens / (cost.max(alone) + n as f64 * turn_seconds);
         if rate > best.0 {
             best = (rate, n);
         }
@@ -184,6 +186,13 @@ mod tests {
         let dear = costs(&[(1, 4.0), (2, 8.0), (3, 12.0)]);
         assert_eq!(choose(&dear, 1, &[(0.9, 8)], 32), [0]);
         assert_eq!(choose(&StepCosts::default(), 1, &[(0.9, 8)], 32), [0]);
+    }
+
+    #[test]
+    fn what_is_always_wrong_does_not_pay_by_an_odd_clock() {
+        let odd = costs(&[(1, 4.0), (5, 3.0), (13, 2.0)]);
+        assert_eq!(choose(&odd, 1, &[(0.01, 12)], 32), [0]);
+        assert_eq!(choose_even(&odd, 1, &[0.01], 12, 0.0), 0);
     }
 
     #[test]

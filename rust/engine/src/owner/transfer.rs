@@ -109,7 +109,16 @@ impl Stepper {
             let what = "telling the model from others: all blocks are held".to_owned();
             return Err(Error::OutOfMemory { what, needed: 1, available: 0 });
         };
-        let name = format!("{} {} {:?}", spec.architecture, spec.vocab_size, self.model.kv_type());
+        // what so few tokens do not reach is said beside them
+        let name = format!(
+            "{} {} {} {:?} {:?} {:?}",
+            spec.architecture,
+            spec.vocab_size,
+            spec.context_len,
+            spec.kv_groups,
+            spec.ropes,
+            self.model.kv_type()
+        );
         let batch = Batch {
             tokens: (0..rows).map(|i| (i * spec.vocab_size / rows) as u32).collect(),
             sequences: vec![SequenceStep {

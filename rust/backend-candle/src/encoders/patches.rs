@@ -119,13 +119,16 @@ pub(super) struct Taps {
     pub(super) per_patch: usize,
 }
 
+/// The rows that index `i` of `len` takes of a table of `side`, each with its weight.
+type Axis = fn(usize, usize, usize) -> Vec<(usize, f32)>;
+
 /// The taps of `grid` in a table of the kind `positions`; `None` where it adds nothing.
 ///
 /// # Errors
 /// `Media` where the table has no rows for such a grid.
 pub(super) fn taps(item: &MediaItem, positions: GridPositions, grid: &Grid) -> Result<Option<Taps>> {
     let places = grid.places();
-    let (side, axis): (usize, fn(usize, usize, usize) -> Vec<(usize, f32)>) = match positions {
+    let (side, axis): (usize, Axis) = match positions {
         GridPositions::None => return Ok(None),
         GridPositions::Table { side } => {
             if (grid.height, grid.width) != (side, side) {

@@ -114,10 +114,26 @@ unsafe fn part(
     store: Store,
     scratch: &mut Scratch,
 ) -> Result<()> {
-    let output =
-        Output { values, stride: linear.matrix.rows(), first_row, bias: linear.bias.as_deref(), store };
+    let (stride, bias) = (linear.matrix.rows(), linear.bias.as_deref());
+    let output = Output { values, stride, first_row, first_column: 0, bias, store };
     // SAFETY: as this function's own promise.
     unsafe { product::product(isa, &linear.matrix, rows, input, output, &mut scratch.panel) }
+}
+
+/// The rows `rows` of a product, into as many columns of `values`, by themselves.
+fn columns(
+    isa: Isa,
+    linear: &Linear,
+    rows: Range<usize>,
+    input: Input<'_>,
+    values: &mut [f32],
+    panel: &mut [f32],
+) -> Result<()> {
+    let (stride, first_column, bias) = (rows.len(), rows.start, linear.bias.as_deref());
+    let values = &Disjoint::new(values);
+    let output = Output { values, stride, first_row: 0, first_column, bias, store: Store::Set };
+    // SAFETY: the values are borrowed for this alone.
+    unsafe { product::product(isa, &linear.matrix, rows, input, output, panel) }
 }
 
 /// A whole product of the step's rows that ends in the residual stream: added at once, or by way of a

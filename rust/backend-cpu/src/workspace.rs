@@ -31,10 +31,26 @@ impl Table {
     }
 }
 
+/// Most parts of a sequence that threads share; a longer one has enough rows to keep them busy, or
+/// waits. Enough for four million tokens.
+pub(crate) const PARTS_KEPT: usize = 96;
+
+/// Room for the sums of parts of sequences.
+#[derive(Debug)]
+pub(crate) struct Partials {
+    /// `[items, PARTS_KEPT, group, partial_len]`.
+    pub(crate) sums: Table,
+    /// Rows with a key head that there is room for.
+    pub(crate) items: usize,
+}
+
 /// What one thread needs for itself.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     pub(crate) panel: Vec<f32>,
+    /// A chunk's gate and up, `[max_rows, CHUNK_ROWS]`.
+    pub(crate) gate: Table,
+    pub(crate) up: Table,
     pub(crate) attention: attention::Scratch,
 }
 
@@ -82,6 +98,9 @@ pub(crate) struct Workspace {
     pub(crate) angles: Vec<(Table, Table)>,
     /// The input of the products at hand, for matrices that take blocks.
     pub(crate) blocks: Activations,
+    /// The gated rows of a dense MLP, likewise.
+    pub(crate) gated: Activations,
+    pub(crate) partials: Partials,
     pub(crate) scratch: PerWorker<Scratch>,
     bytes: u64,
 }
@@ -104,6 +123,7 @@ impl Workspace {
         let size = |a: usize, b: usize| a.checked_mul(b).ok_or_else(too_large);
         let mut blocks = size(rows, num_blocks(hidden.max(q_dim)))?;
         blocks = blocks.max(size(limits.max_logit_rows, num_blocks(hidden))?);
+        let mut gated_blocks = 0usize;
         for layer in &spec.layers {
             let (width, each) = match &layer.mlp {
                 MlpSpec::Dense { ff_dim, .. } => (*ff_dim, 1),
@@ -116,7 +136,8 @@ impl Workspace {
             };
             ff_dim = ff_dim.max(width);
             gated = gated.max(size(size(rows, each)?, width)?);
-            blocks = blocks.max(size(size(rows, each)?, num_blocks(width))?);
+            let room = if matches!(layer.mlp, MlpSpec::Moe(_)) { &mut blocks } else { &mut gated_blocks };
+            *room = (*room).max(size(size(rows, each)?, num_blocks(width))?);
         }
         let widths = [hidden, q_dim, ff_dim];
         let panel = product::scratch_len(widths.into_iter().max().unwrap_or(0));
@@ -124,6 +145,8 @@ impl Workspace {
         let scratch = PerWorker::new(threads, || {
             Ok::<_, Error>(Scratch {
                 panel: vec![0.0; panel],
+                gate: Table::new(rows, product::CHUNK_ROWS)?,
+                up: Table::new(rows, product::CHUNK_ROWS)?,
                 attention: attention::Scratch::new(head_dim, group),
             })
         })?;
@@ -140,6 +163,8 @@ impl Workspace {
                 results: table(pairs, hidden)?,
             }),
         };
+        let items = (4 * threads).min(128);
+        let line = widest(|a| a.num_heads / a.num_kv_heads * attention::partial_len(a.head_dim));
         let mut workspace = Self {
             residual: table(rows, hidden)?,
             normed: table(rows, hidden)?,
@@ -159,12 +184,17 @@ impl Workspace {
                 })
                 .collect::<Result<_>>()?,
             blocks: Activations::new(blocks)?,
+            gated: Activations::new(gated_blocks)?,
+            partials: Partials { sums: table(items * PARTS_KEPT, line)?, items },
             scratch,
             bytes: 0,
         };
-        let per_thread = 4 * panel + workspace.scratch.get(0).attention.bytes();
-        workspace.bytes =
-            bytes + workspace.blocks.bytes() as u64 + 16 * pairs as u64 + (threads * per_thread) as u64;
+        let per_thread =
+            4 * (panel + 2 * rows * product::CHUNK_ROWS) + workspace.scratch.get(0).attention.bytes();
+        workspace.bytes = bytes
+            + (workspace.blocks.bytes() + workspace.gated.bytes()) as u64
+            + 16 * pairs as u64
+            + (threads * per_thread) as u64;
         Ok(workspace)
     }
 

@@ -143,8 +143,14 @@ impl Case {
         let mut outcome = Ok(());
         let seconds = best(runs, || {
             outcome = pool.run(num_chunks(rows), |chunk, worker| {
-                let output =
-                    Output { values: &values, stride: rows, first_row: 0, bias: None, store: Store::Set };
+                let output = Output {
+                    values: &values,
+                    stride: rows,
+                    first_row: 0,
+                    first_column: 0,
+                    bias: None,
+                    store: Store::Set,
+                };
                 let scratch = &mut scratch.get(worker);
                 // SAFETY: each chunk has columns of its own.
                 unsafe { product(isa, &self.matrix, chunk_rows(chunk, rows), input, output, scratch) }

@@ -1,6 +1,6 @@
 //! What stands between a gated MLP's two input products and its output product.
 
-use crate::isa::{Isa, Kernel, Simd};
+use crate::isa::{Isa, Kernel, LANES, Simd};
 use crate::math::exp;
 
 /// A gated activation.
@@ -37,37 +37,56 @@ impl Kernel for Activate<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let pairs = self.gate.iter_mut().zip(self.up);
-        match self.activation {
-            Activation::Silu => {
-                for (g, u) in pairs {
-                    *g = *g / (1.0 + exp(s, -*g)) * u;
-                }
-            }
-            Activation::GeluTanh => {
-                // 0.5 (1 + tanh y) is the sigmoid of 2 y
-                const SLOPE: f32 = 1.595_769; // 2 sqrt(2 / pi)
-                for (g, u) in pairs {
-                    let y = SLOPE * (*g + 0.044_715 * *g * *g * *g);
-                    *g = *g / (1.0 + exp(s, -y)) * u;
-                }
-            }
-            Activation::Gelu => {
-                for (g, u) in pairs {
-                    *g = 0.5 * *g * (1.0 + libm::erff(*g * std::f32::consts::FRAC_1_SQRT_2)) * u;
-                }
-            }
-            Activation::ClampedSwiglu { alpha, limit } => {
-                for (g, u) in pairs {
-                    // comparisons that are false for NaN, so that it stays
-                    let gate = if *g > limit { limit } else { *g };
-                    let up = if *u > limit { limit } else { *u };
-                    let up = if up < -limit { -limit } else { up };
-                    *g = gate / (1.0 + exp(s, -alpha * gate)) * (up + 1.0);
-                }
-            }
+        let (gate, gate_rest) = self.gate.as_chunks_mut::<LANES>();
+        let (up, up_rest) = self.up.as_chunks::<LANES>();
+        for (gate, up) in gate.iter_mut().zip(up) {
+            vector(s, self.activation, gate, up);
+        }
+        if !gate_rest.is_empty() {
+            let (mut gate, mut up) = ([0.0; LANES], [0.0; LANES]);
+            let len = gate_rest.len().min(up_rest.len());
+            gate[..len].copy_from_slice(&gate_rest[..len]);
+            up[..len].copy_from_slice(&up_rest[..len]);
+            vector(s, self.activation, &mut gate, &up);
+            gate_rest[..len].copy_from_slice(&gate[..len]);
         }
     }
+}
+
+/// Sixteen numbers.
+#[inline(always)]
+fn vector<S: Simd>(s: S, activation: Activation, gate: &mut [f32; LANES], up: &[f32; LANES]) {
+    let (g, u, one) = (s.load(gate), s.load(up), s.splat(1.0));
+    let out = match activation {
+        Activation::Silu => {
+            let e = s.exp(s.mul(g, s.splat(-1.0)));
+            s.mul(s.div(g, s.add(one, e)), u)
+        }
+        Activation::GeluTanh => {
+            // 0.5 (1 + tanh y) is the sigmoid of 2 y
+            const SLOPE: f32 = 1.595_769; // 2 sqrt(2 / pi)
+            let cubic = s.mul(s.mul(s.mul(s.splat(0.044_715), g), g), g);
+            let e = s.exp(s.mul(s.splat(-SLOPE), s.add(g, cubic)));
+            s.mul(s.div(g, s.add(one, e)), u)
+        }
+        Activation::Gelu => {
+            for (g, u) in gate.iter_mut().zip(up) {
+                *g = 0.5 * *g * (1.0 + libm::erff(*g * std::f32::consts::FRAC_1_SQRT_2)) * u;
+            }
+            return;
+        }
+        Activation::ClampedSwiglu { alpha, limit } => {
+            for (g, u) in gate.iter_mut().zip(up) {
+                // comparisons that are false for NaN, so that it stays
+                let gate = if *g > limit { limit } else { *g };
+                let up = if *u > limit { limit } else { *u };
+                let up = if up < -limit { -limit } else { up };
+                *g = gate / (1.0 + exp(s, -alpha * gate)) * (up + 1.0);
+            }
+            return;
+        }
+    };
+    s.store(out, gate);
 }
 
 #[cfg(test)]

@@ -3,21 +3,32 @@
 //! One call computes a tile: some consecutive rows of one sequence, all query heads that share one
 //! key head. It walks the blocks of the cache from the first visible to the last, widens each once for
 //! the whole tile, and keeps a running maximum, sum and weighted sum for each row and head (Milakov and
-//! Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135). What a row adds up, and in which order,
-//! follows from the places of its tokens in the sequence alone: blocks begin at multiples of
-//! [`BLOCK_LEN`], scores stand in the lane of their token's slot.
+//! Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135).
+//!
+//! A long sequence is cut into [`parts`], each summed for itself and joined to those before it, so that
+//! threads can share one row's cache ([`attend_part`], [`join`]) and still come to the bits that one
+//! thread comes to ([`attend`]). What a row adds up, and in which order, follows from the places of its
+//! tokens in the sequence alone: parts and blocks begin at fixed places, and scores stand in the lane of
+//! their token's slot.
+
+mod step;
+
+use std::ops::Range;
 
 use alloyforge_types::BLOCK_LEN;
 
-use crate::isa::{Isa, Kernel, LANES, Simd};
-use crate::math::{exp, soft_cap};
+use self::step::{Finish, Join, Line, Step};
+use crate::isa::{Isa, LANES};
 use crate::plane::PlaneLayout;
 
 /// Most rows of one tile.
 pub const TILE_ROWS: usize = 16;
 
-/// Vectors that the scores of a block take.
-const VECTORS: usize = BLOCK_LEN / LANES;
+/// Most parts of a sequence of any length that fits an address space with room to spare.
+pub const MAX_PARTS: usize = 256;
+
+/// The shortest part, in tokens.
+const PART_LEN: usize = 256;
 
 /// What all rows of a layer share.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +43,19 @@ pub struct HeadSpec {
     pub softcap: Option<f32>,
     /// Tokens that a token sees, itself included.
     pub window: Option<usize>,
+}
+
+impl HeadSpec {
+    /// [`partial_len`] of its heads.
+    pub fn partial_len(&self) -> usize {
+        partial_len(self.layout.head_dim)
+    }
+}
+
+/// Numbers that a row and head of a [partial sum](attend_part) take: the weighted sum in whole vectors,
+/// then the sum of the weights lane by lane, then a vector that begins with the greatest score.
+pub fn partial_len(head_dim: usize) -> usize {
+    head_dim.next_multiple_of(LANES) + 2 * LANES
 }
 
 /// The rows of a tile.
@@ -51,40 +75,73 @@ pub struct QueryTile<'a> {
 
 impl QueryTile<'_> {
     /// The tokens that row `i` sees.
-    #[inline(always)]
-    fn sees(&self, i: usize, window: Option<usize>) -> (usize, usize) {
+    fn sees(&self, i: usize, window: Option<usize>) -> Range<usize> {
         let own = self.start + i + 1;
-        (window.map_or(0, |w| own.saturating_sub(w)), self.ends[i])
+        window.map_or(0, |w| own.saturating_sub(w))..self.ends[i]
+    }
+
+    /// The tokens that any row sees.
+    pub fn visible(&self, window: Option<usize>) -> Range<usize> {
+        let all = (0..self.ends.len()).map(|i| self.sees(i, window));
+        let (first, last) =
+            all.fold((usize::MAX, 0), |(first, last), seen| (first.min(seen.start), last.max(seen.end)));
+        first.min(last)..last
     }
 }
+
+/// The parts of a sequence that hold the tokens `visible`, in order. They begin at the same places in
+/// every sequence: every [`PART_LEN`] tokens, and further on at eighths of powers of two, so that their
+/// count grows with the logarithm of the length.
+pub fn parts(visible: Range<usize>) -> impl Iterator<Item = Range<usize>> + Clone {
+    let after = |start: usize| {
+        let eighth = if start < 8 * PART_LEN { PART_LEN } else { 1 << (start.ilog2() - 3) };
+        start / eighth * eighth..(start / eighth + 1) * eighth
+    };
+    let first = (!visible.is_empty()).then(|| after(visible.start));
+    std::iter::successors(first, move |part| (part.end < visible.end).then(|| after(part.end)))
+}
+
+/// A vector of numbers, so that no load straddles two lines of the cache.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+struct Vector([f32; LANES]);
 
 /// What a thread needs for a tile.
 #[derive(Debug)]
 pub struct Scratch {
-    keys: Vec<f32>,
-    values: Vec<f32>,
-    /// The weighted sums, one every [`PlaneLayout::value_stride`].
-    sums: Vec<f32>,
-    /// The greatest score and the sum of the weights, for each row and head.
-    state: Vec<(f32, f32)>,
+    keys: Vec<Vector>,
+    values: Vec<Vector>,
+    /// The part at hand, and all parts before it.
+    partial: Vec<Vector>,
+    total: Vec<Vector>,
+    lines: Vec<Line>,
 }
 
 impl Scratch {
     /// For tiles of heads up to `head_dim` wide, in groups up to `group`.
     pub fn new(head_dim: usize, group: usize) -> Self {
-        let stride = head_dim.next_multiple_of(LANES);
+        let room = |numbers: usize| vec![Vector([0.0; LANES]); numbers.div_ceil(LANES)];
+        let lines = group * TILE_ROWS;
         Self {
-            keys: vec![0.0; head_dim * BLOCK_LEN],
-            values: vec![0.0; stride * BLOCK_LEN],
-            sums: vec![0.0; stride * group * TILE_ROWS],
-            state: vec![(0.0, 0.0); group * TILE_ROWS],
+            keys: room(head_dim * BLOCK_LEN),
+            values: room(head_dim.next_multiple_of(LANES) * BLOCK_LEN),
+            partial: room(lines * partial_len(head_dim)),
+            total: room(lines * partial_len(head_dim)),
+            lines: Vec::with_capacity(lines),
         }
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        (self.keys.len() + self.values.len() + self.sums.len() + 2 * self.state.len()) * 4
+        (self.keys.len() + self.values.len() + self.partial.len() + self.total.len()) * size_of::<Vector>()
+            + self.lines.capacity() * size_of::<Line>()
     }
+}
+
+/// The numbers of `vectors`.
+fn flat(vectors: &mut [Vector]) -> &mut [f32] {
+    // SAFETY: a vector is sixteen numbers and nothing else.
+    unsafe { std::slice::from_raw_parts_mut(vectors.as_mut_ptr().cast(), vectors.len() * LANES) }
 }
 
 /// Computes a tile. `planes(i)` gives the keys and values of the sequence's block `i`; `out(row, head)`
@@ -97,347 +154,116 @@ pub fn attend<'p>(
     spec: &HeadSpec,
     tile: &QueryTile<'_>,
     planes: impl Fn(usize) -> (&'p [u8], &'p [u8]),
-    mut out: impl FnMut(usize, usize, &[f32]),
+    out: impl FnMut(usize, usize, &[f32]),
     scratch: &mut Scratch,
 ) {
-    let rows = tile.ends.len();
-    let stride = spec.layout.value_stride();
-    let Scratch { keys, values, sums, state } = scratch;
-    let sums = &mut sums[..rows * spec.group * stride];
-    sums.fill(0.0);
-    for (i, state) in state[..rows * spec.group].iter_mut().enumerate() {
-        // a sink is a token that came first and whose value is zero
-        *state = tile.sinks.map_or((f32::NEG_INFINITY, 0.0), |sinks| (sinks[i % spec.group], 1.0));
+    let len = tile.ends.len() * spec.group * spec.partial_len();
+    let Scratch { keys, values, partial, total, lines } = scratch;
+    let (partial, total) = (&mut flat(partial)[..len], &mut flat(total)[..len]);
+    begin(spec, tile.sinks, total);
+    for part in parts(tile.visible(spec.window)) {
+        sum_part(isa, spec, tile, &part, &planes, partial, [flat(keys), flat(values)], lines);
+        isa.run(Join { spec, total, partial });
     }
-    let visible = (0..rows).map(|i| tile.sees(i, spec.window));
-    let (first, last) =
-        visible.fold((usize::MAX, 0), |(first, last), (lo, hi)| (first.min(lo), last.max(hi)));
+    finish(isa, spec, total, out);
+}
+
+/// The sums of one of the [`parts`] that hold what the tile sees: for each row, for each head of the
+/// group, [`partial_len`](HeadSpec::partial_len) numbers into `partial`, for [`join`].
+///
+/// # Panics
+/// As [`attend`].
+pub fn attend_part<'p>(
+    isa: Isa,
+    spec: &HeadSpec,
+    tile: &QueryTile<'_>,
+    part: &Range<usize>,
+    planes: impl Fn(usize) -> (&'p [u8], &'p [u8]),
+    partial: &mut [f32],
+    scratch: &mut Scratch,
+) {
+    let Scratch { keys, values, lines, .. } = scratch;
+    sum_part(isa, spec, tile, part, &planes, partial, [flat(keys), flat(values)], lines);
+}
+
+/// Computes a tile from its [parts' sums](attend_part), given in the parts' order; `out(row, head)` takes
+/// the result.
+///
+/// # Panics
+/// As [`attend`].
+pub fn join<'p>(
+    isa: Isa,
+    spec: &HeadSpec,
+    tile: &QueryTile<'_>,
+    partials: impl Iterator<Item = &'p [f32]>,
+    out: impl FnMut(usize, usize, &[f32]),
+    scratch: &mut Scratch,
+) {
+    let total = &mut flat(&mut scratch.total)[..tile.ends.len() * spec.group * spec.partial_len()];
+    begin(spec, tile.sinks, total);
+    for partial in partials {
+        isa.run(Join { spec, total, partial });
+    }
+    finish(isa, spec, total, out);
+}
+
+/// Sets sums to those of no token, and of the sinks.
+fn begin(spec: &HeadSpec, sinks: Option<&[f32]>, sums: &mut [f32]) {
+    let len = spec.partial_len();
+    for (i, sums) in sums.chunks_exact_mut(len).enumerate() {
+        sums.fill(0.0);
+        // a sink is a token that came first and whose value is zero
+        sums[len - LANES] = sinks.map_or(f32::NEG_INFINITY, |sinks| sinks[i % spec.group]);
+        sums[len - 2 * LANES] = if sinks.is_some() { 1.0 } else { 0.0 };
+    }
+}
+
+/// Sums a part, block by block.
+#[allow(clippy::too_many_arguments, reason = "a thread's room, one by one")]
+fn sum_part<'p>(
+    isa: Isa,
+    spec: &HeadSpec,
+    tile: &QueryTile<'_>,
+    part: &Range<usize>,
+    planes: &impl Fn(usize) -> (&'p [u8], &'p [u8]),
+    partial: &mut [f32],
+    [keys, values]: [&mut [f32]; 2],
+    lines: &mut Vec<Line>,
+) {
+    begin(spec, None, partial);
+    let visible = tile.visible(spec.window);
+    let (first, last) = (part.start.max(visible.start), part.end.min(visible.end));
     for block in first / BLOCK_LEN..last.div_ceil(BLOCK_LEN) {
+        lines.clear();
+        for row in 0..tile.ends.len() {
+            let (seen, begin) = (tile.sees(row, spec.window), block * BLOCK_LEN);
+            let (lo, hi) = (seen.start.saturating_sub(begin), seen.end.saturating_sub(begin).min(BLOCK_LEN));
+            if lo < hi {
+                lines.extend((0..spec.group).map(|head| Line {
+                    query: row * tile.stride + head * spec.layout.head_dim,
+                    sums: (row * spec.group + head) * spec.partial_len(),
+                    lo,
+                    hi,
+                }));
+            }
+        }
+        if lines.is_empty() {
+            continue;
+        }
         let (key_plane, value_plane) = planes(block);
         spec.layout.read_keys(isa, key_plane, keys);
         spec.layout.read_values(isa, value_plane, values);
-        isa.run(Step { spec, tile, block, keys, values, sums, state });
-    }
-    for row in 0..rows {
-        for head in 0..spec.group {
-            let at = row * spec.group + head;
-            let sums = &mut sums[at * stride..][..spec.layout.head_dim];
-            for x in &mut *sums {
-                *x /= state[at].1;
-            }
-            out(row, head, sums);
-        }
+        isa.run(Step { spec, queries: tile.queries, lines, keys, values, sums: partial });
     }
 }
 
-/// One block for all rows and heads of a tile.
-struct Step<'a> {
-    spec: &'a HeadSpec,
-    tile: &'a QueryTile<'a>,
-    block: usize,
-    keys: &'a [f32],
-    values: &'a [f32],
-    sums: &'a mut [f32],
-    state: &'a mut [(f32, f32)],
-}
-
-impl Kernel for Step<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Self { spec, tile, block, keys, values, sums, state } = self;
-        let (head_dim, stride) = (spec.layout.head_dim, spec.layout.value_stride());
-        let begin = block * BLOCK_LEN;
-        for row in 0..tile.ends.len() {
-            let (lo, hi) = tile.sees(row, spec.window);
-            let (lo, hi) = (lo.saturating_sub(begin), hi.saturating_sub(begin).min(BLOCK_LEN));
-            if lo >= hi {
-                continue;
-            }
-            for head in 0..spec.group {
-                let query = &tile.queries[row * tile.stride + head * head_dim..][..head_dim];
-                let mut weights = scores(s, query, keys);
-                for w in &mut weights {
-                    *w *= spec.scale;
-                }
-                if let Some(cap) = spec.softcap {
-                    for w in &mut weights {
-                        *w = soft_cap(s, *w, cap);
-                    }
-                }
-                let at = row * spec.group + head;
-                let before = state[at].0;
-                let mut most = before;
-                for w in &weights[lo..hi] {
-                    // false for NaN, whose weight is NaN all the same
-                    most = if *w > most { *w } else { most };
-                }
-                for (slot, w) in weights.iter_mut().enumerate() {
-                    *w = exp(s, *w - most);
-                    if slot < lo || slot >= hi {
-                        *w = 0.0;
-                    }
-                }
-                let rescale = exp(s, before - most);
-                let sum = fold(s, &weights);
-                state[at] = (most, s.mul_add_scalar(state[at].1, rescale, sum));
-                add_values(s, &mut sums[at * stride..][..stride], rescale, &weights, (lo, hi), values);
-            }
-        }
-    }
-}
-
-/// The products of a query with a block's keys. Even and odd coordinates are summed apart, so that
-/// one addition need not wait for the last.
-#[inline(always)]
-fn scores<S: Simd>(s: S, query: &[f32], keys: &[f32]) -> [f32; BLOCK_LEN] {
-    let mut even = [s.splat(0.0); VECTORS];
-    let mut odd = [s.splat(0.0); VECTORS];
-    let rows = keys.as_chunks::<BLOCK_LEN>().0;
-    let (pairs, rest) = query.as_chunks::<2>();
-    for (q, rows) in pairs.iter().zip(rows.as_chunks::<2>().0) {
-        let (q0, q1) = (s.splat(q[0]), s.splat(q[1]));
-        let (k0, k1) = (rows[0].as_chunks::<LANES>().0, rows[1].as_chunks::<LANES>().0);
-        for v in 0..VECTORS {
-            even[v] = s.mul_add(q0, s.load(&k0[v]), even[v]);
-            odd[v] = s.mul_add(q1, s.load(&k1[v]), odd[v]);
-        }
-    }
-    if let [q] = rest {
-        let k = rows[query.len() - 1].as_chunks::<LANES>().0;
-        for v in 0..VECTORS {
-            even[v] = s.mul_add(s.splat(*q), s.load(&k[v]), even[v]);
-        }
-    }
-    let mut out = [0.0; BLOCK_LEN];
-    for (v, lanes) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-        s.store(s.add(even[v], odd[v]), lanes);
-    }
-    out
-}
-
-/// The sum of a block's weights.
-#[inline(always)]
-fn fold<S: Simd>(s: S, weights: &[f32; BLOCK_LEN]) -> f32 {
-    let mut sum = s.splat(0.0);
-    for lanes in weights.as_chunks::<LANES>().0 {
-        sum = s.add(sum, s.load(lanes));
-    }
-    s.sum(sum)
-}
-
-/// `sums = sums * rescale + weights * values`, over the slots from `lo` to `hi`.
-#[inline(always)]
-fn add_values<S: Simd>(
-    s: S,
-    sums: &mut [f32],
-    rescale: f32,
-    weights: &[f32; BLOCK_LEN],
-    (lo, hi): (usize, usize),
-    values: &[f32],
-) {
-    let stride = sums.len();
-    let sums = sums.as_chunks_mut::<LANES>().0;
-    let values = values.as_chunks::<LANES>().0;
-    let vectors = stride / LANES;
-    let mut first = 0;
-    while first < vectors {
-        match vectors - first {
-            4.. => {
-                add_columns::<S, 4>(
-                    s,
-                    &mut sums[first..],
-                    rescale,
-                    &weights[lo..hi],
-                    &values[lo * vectors + first..],
-                    vectors,
-                );
-                first += 4;
-            }
-            _ => {
-                add_columns::<S, 1>(
-                    s,
-                    &mut sums[first..],
-                    rescale,
-                    &weights[lo..hi],
-                    &values[lo * vectors + first..],
-                    vectors,
-                );
-                first += 1;
-            }
-        }
-    }
-}
-
-/// [`add_values`] of `N` vectors side by side, whose tokens stand `step` vectors apart.
-#[inline(always)]
-fn add_columns<S: Simd, const N: usize>(
-    s: S,
-    sums: &mut [[f32; LANES]],
-    rescale: f32,
-    weights: &[f32],
-    values: &[[f32; LANES]],
-    step: usize,
-) {
-    let rescale = s.splat(rescale);
-    let mut acc = [rescale; N];
-    for n in 0..N {
-        acc[n] = s.mul(s.load(&sums[n]), rescale);
-    }
-    for (w, row) in weights.iter().zip(values.chunks(step)) {
-        let w = s.splat(*w);
-        for n in 0..N {
-            acc[n] = s.mul_add(w, s.load(&row[n]), acc[n]);
-        }
-    }
-    for n in 0..N {
-        s.store(acc[n], &mut sums[n]);
+/// Divides by the sums of the weights and hands out the results.
+fn finish(isa: Isa, spec: &HeadSpec, sums: &mut [f32], mut out: impl FnMut(usize, usize, &[f32])) {
+    for (i, sums) in sums.chunks_exact_mut(spec.partial_len()).enumerate() {
+        isa.run(Finish { sums });
+        out(i / spec.group, i % spec.group, &sums[..spec.layout.head_dim]);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::reference;
-    use alloyforge_types::KvType;
-    use proptest::prelude::*;
-
-    fn wave(seed: usize, i: usize) -> f32 {
-        ((seed % 9973) as f32 * 0.37 + i as f32 * 1.618).sin() * 1.5
-    }
-
-    /// A sequence's cache and queries.
-    struct Case {
-        spec: HeadSpec,
-        keys: Vec<Vec<f32>>,
-        values: Vec<Vec<f32>>,
-        planes: Vec<(Vec<u8>, Vec<u8>)>,
-        queries: Vec<f32>,
-        ends: Vec<usize>,
-        sinks: Option<Vec<f32>>,
-    }
-
-    impl Case {
-        fn new(spec: HeadSpec, len: usize, ends: Vec<usize>, sinks: Option<Vec<f32>>, seed: usize) -> Self {
-            let dim = spec.layout.head_dim;
-            let vectors = |salt: usize| -> Vec<Vec<f32>> {
-                (0..len).map(|t| (0..dim).map(|d| wave(seed + salt, t * dim + d)).collect()).collect()
-            };
-            let (keys, values) = (vectors(1), vectors(2));
-            // stale numbers where no token was written yet
-            let bytes = spec.layout.plane_bytes();
-            let mut planes = vec![(vec![0xff; bytes], vec![0xff; bytes]); len.div_ceil(BLOCK_LEN)];
-            for t in 0..len {
-                let (k, v) = &mut planes[t / BLOCK_LEN];
-                spec.layout.write_key(k, t % BLOCK_LEN, &keys[t]);
-                spec.layout.write_value(v, t % BLOCK_LEN, &values[t]);
-            }
-            let queries = (0..len * spec.group * dim).map(|i| wave(seed + 3, i)).collect();
-            Self { spec, keys, values, planes, queries, ends, sinks }
-        }
-
-        /// The rows from `start` on, in tiles of `rows`.
-        fn run(&self, isa: Isa, start: usize, rows: usize) -> Vec<f32> {
-            let HeadSpec { layout, group, .. } = self.spec;
-            let stride = group * layout.head_dim;
-            let mut out = vec![0.0; (self.ends.len() - start) * stride];
-            let mut scratch = Scratch::new(layout.head_dim, group);
-            for first in (start..self.ends.len()).step_by(rows) {
-                let tile = QueryTile {
-                    queries: &self.queries[first * stride..],
-                    stride,
-                    start: first,
-                    ends: &self.ends[first..self.ends.len().min(first + rows)],
-                    sinks: self.sinks.as_deref(),
-                };
-                attend(
-                    isa,
-                    &self.spec,
-                    &tile,
-                    |block| (&self.planes[block].0, &self.planes[block].1),
-                    |row, head, values| {
-                        out[(first - start + row) * stride + head * layout.head_dim..][..layout.head_dim]
-                            .copy_from_slice(values);
-                    },
-                    &mut scratch,
-                );
-            }
-            out
-        }
-
-        fn want(&self, row: usize, head: usize) -> Vec<f64> {
-            let HeadSpec { layout, group, scale, softcap, window } = self.spec;
-            let from = window.map_or(0, |w| (row + 1).saturating_sub(w));
-            let query = &self.queries[(row * group + head) * layout.head_dim..][..layout.head_dim];
-            let sink = self.sinks.as_ref().map(|s| s[head]);
-            let seen = from..self.ends[row];
-            reference::attend(query, &self.keys[seen.clone()], &self.values[seen], scale, softcap, sink)
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
-        #[test]
-        fn attention_is_the_reference_whatever_the_tile(
-            head_dim in prop::sample::select(vec![1usize, 7, 16, 32, 40, 64, 80, 128]),
-            group in 1usize..4,
-            len in 1usize..150,
-            ahead in 0usize..20,
-            window in prop::option::of(1usize..100),
-            softcap in prop::option::of(2.0f32..30.0),
-            has_sinks in any::<bool>(),
-            rows in 1usize..=TILE_ROWS,
-            seed in any::<u16>(),
-        ) {
-            let layout = PlaneLayout { ty: KvType::F32, head_dim };
-            let spec = HeadSpec { layout, group, scale: 1.0 / (head_dim as f32).sqrt(), softcap, window };
-            // a picture near the middle, whose tokens see each other
-            let picture = len / 2..len.min(len / 2 + ahead);
-            let ends = (0..len).map(|t| if picture.contains(&t) { picture.end } else { t + 1 }).collect();
-            let sinks = has_sinks.then(|| (0..group).map(|h| wave(h, 5)).collect());
-            let case = Case::new(spec, len, ends, sinks, usize::from(seed));
-            for isa in Isa::available() {
-                let out = case.run(isa, 0, rows);
-                for row in 0..len {
-                    for head in 0..group {
-                        let got = &out[(row * group + head) * head_dim..][..head_dim];
-                        for (g, w) in got.iter().zip(case.want(row, head)) {
-                            prop_assert!((f64::from(*g) - w).abs() < 2e-5, "{} row {row}: {g}, not {w}", isa.name());
-                        }
-                    }
-                }
-                // other tiles, a later start: the same bits
-                prop_assert_eq!(&case.run(isa, 0, 1), &out);
-                let start = len / 3;
-                prop_assert_eq!(&case.run(isa, start, TILE_ROWS)[..], &out[start * group * head_dim..]);
-            }
-        }
-    }
-
-    #[test]
-    fn narrower_sets_agree_with_wider_ones() {
-        let layout = PlaneLayout { ty: KvType::F16, head_dim: 40 };
-        let spec = HeadSpec { layout, group: 2, scale: 0.2, softcap: Some(9.0), window: Some(50) };
-        let case = Case::new(spec, 90, (1..=90).collect(), Some(vec![0.5, -0.5]), 3);
-        let results: Vec<Vec<f32>> = Isa::available()
-            .into_iter()
-            .filter(|isa| isa.name().starts_with("avx"))
-            .map(|isa| case.run(isa, 0, 16))
-            .collect();
-        assert!(results.windows(2).all(|w| w[0] == w[1]));
-    }
-
-    #[test]
-    fn a_nan_key_reaches_the_rows_that_see_it() {
-        let layout = PlaneLayout { ty: KvType::F32, head_dim: 8 };
-        let spec = HeadSpec { layout, group: 1, scale: 0.3, softcap: None, window: Some(10) };
-        let mut case = Case::new(spec, 70, (1..=70).collect(), None, 3);
-        layout.write_key(&mut case.planes[1].0, 3, &[f32::NAN; 8]);
-        for isa in Isa::available() {
-            for (row, out) in case.run(isa, 0, 16).chunks_exact(8).enumerate() {
-                assert!(out.iter().all(|v| v.is_nan() == (35..45).contains(&row)), "row {row}");
-            }
-        }
-    }
-}
+mod tests;

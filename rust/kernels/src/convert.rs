@@ -23,6 +23,31 @@ pub fn f16_to_f32(isa: Isa, from: &[u8], out: &mut [f32]) {
     isa.run(FromF16 { from, out });
 }
 
+/// Rounds up to 64 numbers to the bits of f16, ties to even; what is too large becomes infinite.
+pub fn f32_to_f16_bits(isa: Isa, from: &[f32], out: &mut [u16; 64]) {
+    isa.run(ToF16 { from, out });
+}
+
+struct ToF16<'a> {
+    from: &'a [f32],
+    out: &'a mut [u16; 64],
+}
+
+impl Kernel for ToF16<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (from, out) in self.from.chunks(LANES).zip(self.out.as_chunks_mut::<LANES>().0) {
+            let numbers = match <&[f32; LANES]>::try_from(from) {
+                Ok(from) => s.load(from),
+                Err(_) => s.load_part(from),
+            };
+            s.store_f16(numbers, out);
+        }
+    }
+}
+
 /// Rounds to f16, ties to even; what is too large becomes infinite.
 pub fn f32_to_f16(from: &[f32], out: &mut [u8]) {
     for (x, bytes) in from.iter().zip(out.as_chunks_mut::<2>().0) {

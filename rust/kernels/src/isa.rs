@@ -63,6 +63,107 @@ pub trait Simd: Int8 {
     /// `a * b + c` of single numbers, rounded as [`mul_add`](Self::mul_add) rounds.
     fn mul_add_scalar(self, a: f32, b: f32, c: f32) -> f32;
 
+    /// `a / b`.
+    #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        let (mut x, mut y) = ([0.0; LANES], [0.0; LANES]);
+        self.store(a, &mut x);
+        self.store(b, &mut y);
+        for i in 0..LANES {
+            x[i] /= y[i];
+        }
+        self.load(&x)
+    }
+
+    /// The greatest of the numbers' magnitudes, as bits: those of what is not finite are the greatest.
+    #[inline(always)]
+    fn magnitude(self, numbers: &[f32; 2 * LANES]) -> u32 {
+        let mut most = 0;
+        for x in numbers {
+            most = most.max(x.to_bits() & 0x7fff_ffff);
+        }
+        most
+    }
+
+    /// The integers nearest to the numbers times `factor`, ties to even, all within `-127..=127`; and the
+    /// sums of either half of them.
+    #[inline(always)]
+    fn nearest_bytes(self, numbers: &[f32; 2 * LANES], factor: f32) -> ([i8; 2 * LANES], [i32; 2]) {
+        /// Added, it leaves the nearest integer in the low bits.
+        const ROUNDER: f32 = 12_582_912.0;
+        let (mut bytes, mut sums) = ([0; 2 * LANES], [0; 2]);
+        let mut wide = [0i32; 2 * LANES];
+        for (wide, x) in wide.iter_mut().zip(numbers) {
+            *wide = (x * factor + ROUNDER).to_bits() as i32 - ROUNDER.to_bits() as i32;
+        }
+        for (byte, wide) in bytes.iter_mut().zip(wide) {
+            *byte = wide as i8;
+        }
+        for (sum, half) in sums.iter_mut().zip(wide.as_chunks::<LANES>().0) {
+            *sum = half.iter().sum();
+        }
+        (bytes, sums)
+    }
+
+    /// The greater number of each lane; `b` where they have no order.
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        let (mut x, mut y) = ([0.0; LANES], [0.0; LANES]);
+        self.store(a, &mut x);
+        self.store(b, &mut y);
+        for i in 0..LANES {
+            y[i] = if x[i] > y[i] { x[i] } else { y[i] };
+        }
+        self.load(&y)
+    }
+
+    /// The greatest lane, where none is NaN.
+    #[inline(always)]
+    fn max_lane(self, v: Self::V) -> f32 {
+        let mut lanes = [0.0; LANES];
+        self.store(v, &mut lanes);
+        let mut half = LANES / 2;
+        while half > 0 {
+            for i in 0..half {
+                lanes[i] = if lanes[i] > lanes[i + half] { lanes[i] } else { lanes[i + half] };
+            }
+            half /= 2;
+        }
+        lanes[0]
+    }
+
+    /// The lanes from `from` to before `to`, both at most 16, and `other` in the rest.
+    #[inline(always)]
+    fn keep(self, v: Self::V, from: usize, to: usize, other: f32) -> Self::V {
+        let mut lanes = [0.0; LANES];
+        self.store(v, &mut lanes);
+        for (i, x) in lanes.iter_mut().enumerate() {
+            *x = if i >= from && i < to { *x } else { other };
+        }
+        self.load(&lanes)
+    }
+
+    /// `e^x`, to the bits of [`exp`](crate::math::exp).
+    #[inline(always)]
+    fn exp(self, v: Self::V) -> Self::V {
+        let mut lanes = [0.0; LANES];
+        self.store(v, &mut lanes);
+        for x in &mut lanes {
+            *x = crate::math::exp(self, *x);
+        }
+        self.load(&lanes)
+    }
+
+    /// Sixteen numbers as IEEE halves, ties to even; what is too large becomes infinite.
+    #[inline(always)]
+    fn store_f16(self, v: Self::V, to: &mut [u16; LANES]) {
+        let mut lanes = [0.0; LANES];
+        self.store(v, &mut lanes);
+        for (to, x) in to.iter_mut().zip(lanes) {
+            *to = half::f16::from_f32(x).to_bits();
+        }
+    }
+
     /// Up to sixteen numbers in the first lanes and zeros in the rest.
     #[inline(always)]
     fn load_part(self, from: &[f32]) -> Self::V {
@@ -86,6 +187,19 @@ pub trait Simd: Int8 {
         }
         lanes[0]
     }
+}
+
+/// Asks the processor to bring the line at `at` near, where it can be asked; a line that is not there is
+/// no fault.
+#[inline(always)]
+pub(crate) fn prefetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has the instruction, and it reads nothing.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 /// A computation written once for every instruction set.

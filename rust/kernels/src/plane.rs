@@ -43,18 +43,18 @@ impl PlaneLayout {
     ///
     /// # Panics
     /// Where a slice is too short.
-    pub fn write_key(&self, plane: &mut [u8], slot: usize, key: &[f32]) {
-        self.write(plane, key, |d| d * BLOCK_LEN + slot, |group, _| group * BLOCK_LEN + slot);
+    pub fn write_key(&self, isa: Isa, plane: &mut [u8], slot: usize, key: &[f32]) {
+        self.write(isa, plane, key, |d| d * BLOCK_LEN + slot, |group, _| group * BLOCK_LEN + slot);
     }
 
     /// Writes the value of the token at `slot` of the block.
     ///
     /// # Panics
     /// Where a slice is too short.
-    pub fn write_value(&self, plane: &mut [u8], slot: usize, value: &[f32]) {
+    pub fn write_value(&self, isa: Isa, plane: &mut [u8], slot: usize, value: &[f32]) {
         let width =
             if self.ty == KvType::Q8_0 { self.head_dim.next_multiple_of(GROUP) } else { self.head_dim };
-        self.write(plane, value, |d| slot * width + d, |group, groups| slot * groups + group);
+        self.write(isa, plane, value, |d| slot * width + d, |group, groups| slot * groups + group);
     }
 
     /// Writes a vector: coordinate `d` at element `place(d)`, the scale of a group at `scale(group,
@@ -62,6 +62,7 @@ impl PlaneLayout {
     #[inline(always)]
     fn write(
         &self,
+        isa: Isa,
         plane: &mut [u8],
         vector: &[f32],
         place: impl Fn(usize) -> usize,
@@ -77,8 +78,12 @@ impl PlaneLayout {
             }
             KvType::F16 => {
                 let plane = plane.as_chunks_mut::<2>().0;
-                for (d, x) in vector.iter().enumerate() {
-                    plane[place(d)] = f16::from_f32(*x).to_le_bytes();
+                let mut halves = [0; 64];
+                for (i, vector) in vector.chunks(64).enumerate() {
+                    convert::f32_to_f16_bits(isa, vector, &mut halves);
+                    for (d, half) in halves[..vector.len()].iter().enumerate() {
+                        plane[place(i * 64 + d)] = half.to_le_bytes();
+                    }
                 }
             }
             KvType::BF16 => {
@@ -200,8 +205,8 @@ mod tests {
                 let (mut keys, mut values) = (vec![0; layout.plane_bytes()], vec![0; layout.plane_bytes()]);
                 // backwards: a slot's bytes are its own
                 for (slot, vector) in vectors.iter().enumerate().rev() {
-                    layout.write_key(&mut keys, slot, vector);
-                    layout.write_value(&mut values, slot, vector);
+                    layout.write_key(Isa::detect(), &mut keys, slot, vector);
+                    layout.write_value(Isa::detect(), &mut values, slot, vector);
                 }
                 for isa in Isa::available() {
                     let mut wide_keys = vec![9.0; head_dim * BLOCK_LEN];
@@ -228,7 +233,7 @@ mod tests {
             let mut plane = vec![0; layout.plane_bytes()];
             let mut vector = vec![1.0; 40];
             vector[33] = f32::NAN;
-            layout.write_key(&mut plane, 7, &vector);
+            layout.write_key(Isa::detect(), &mut plane, 7, &vector);
             let mut wide = vec![0.0; 40 * BLOCK_LEN];
             for isa in Isa::available() {
                 layout.read_keys(isa, &plane, &mut wide);

@@ -28,6 +28,9 @@ use crate::disjoint::Padded;
 /// shorter than anyone would see in a process list.
 const SPIN: Duration = Duration::from_micros(100);
 
+/// A thread takes this part of its share of the chunks that are left.
+const SHARE: usize = 4;
+
 /// Most threads of one pool.
 pub const MAX_THREADS: usize = 1024;
 
@@ -44,6 +47,8 @@ type Task<'a> = dyn Fn(usize, usize) -> Result<()> + Sync + 'a;
 struct Job {
     task: *const Task<'static>,
     chunks: usize,
+    /// A thread takes one in so many of the chunks that are left.
+    share: usize,
 }
 
 /// One worker's bed.
@@ -84,12 +89,19 @@ impl Shared {
         BUSY.set(true);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             loop {
-                let chunk = self.cursor.0.fetch_add(1, Ordering::Relaxed);
-                if chunk >= job.chunks {
+                // Many at a time while there are many, because neighbours in memory are read faster one
+                // after the other and the counter's line travels between cores; one at a time at the
+                // end, so that nobody waits long for a thread that lost its core.
+                let left = job.chunks.saturating_sub(self.cursor.0.load(Ordering::Relaxed));
+                let some = (left / job.share).max(1);
+                let first = self.cursor.0.fetch_add(some, Ordering::Relaxed);
+                if first >= job.chunks {
                     return Ok(());
                 }
-                // SAFETY: the caller of `Pool::run` keeps the task alive until all inside have left.
-                unsafe { (*job.task)(chunk, worker) }?;
+                for chunk in first..job.chunks.min(first + some) {
+                    // SAFETY: the caller of `Pool::run` keeps the task alive until all inside have left.
+                    unsafe { (*job.task)(chunk, worker) }?;
+                }
             }
         }));
         BUSY.set(false);
@@ -282,7 +294,7 @@ impl Pool {
         // inside are waited for before this function returns; it cannot unwind in between, as `work`
         // catches what the task throws.
         let task = unsafe { std::mem::transmute::<&Task<'_>, &Task<'static>>(task) };
-        let job = Job { task, chunks };
+        let job = Job { task, chunks, share: SHARE * self.threads };
         // SAFETY: the last job is closed and nobody is inside.
         unsafe { *shared.job.get() = Some(job) };
         shared.cursor.0.store(0, Ordering::Relaxed);

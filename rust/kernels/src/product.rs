@@ -101,12 +101,14 @@ pub enum Store {
 /// Where a product goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Output<'a, 'm> {
-    /// The numbers: input row `i` and weight row `j` meet at `(first_row + i) * stride + j`.
+    /// The numbers: input row `i` and weight row `j` meet at `(first_row + i) * stride + j - first_column`.
     pub values: &'a Disjoint<'m, f32>,
     /// From one row to the next.
     pub stride: usize,
     /// The row for the first input row.
     pub first_row: usize,
+    /// The weight row whose products stand in the first column.
+    pub first_column: usize,
     /// Added to every row's product.
     pub bias: Option<&'a [f32]>,
     /// How it is written.
@@ -243,7 +245,7 @@ impl Panel<'_, '_, '_> {
         let sums = dots(s, w, x, self.cols);
         let first = self.first + j;
         for (b, sums) in sums.iter().enumerate() {
-            let at = (self.output.first_row + i + b) * self.output.stride + first;
+            let at = (self.output.first_row + i + b) * self.output.stride + first - self.output.first_column;
             // SAFETY: the caller of `product` keeps everybody else away from these.
             let out = unsafe { self.output.values.part(at..at + R) };
             for r in 0..R {
@@ -355,7 +357,8 @@ mod tests {
         let mut out = vec![0.25; input.count() * matrix.rows()];
         let values = Disjoint::new(&mut out);
         pool.run(num_chunks(matrix.rows()), |chunk, _| {
-            let output = Output { values: &values, stride: matrix.rows(), first_row: 0, bias, store };
+            let output =
+                Output { values: &values, stride: matrix.rows(), first_row: 0, first_column: 0, bias, store };
             let mut scratch = vec![f32::NAN; scratch_len(matrix.cols())];
             // SAFETY: each chunk has columns of its own.
             unsafe { product(isa, matrix, chunk_rows(chunk, matrix.rows()), input, output, &mut scratch) }

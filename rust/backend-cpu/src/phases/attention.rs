@@ -1,14 +1,18 @@
 //! Queries, keys and values; attention; its output.
 
-use alloyforge_kernels::attention::{self, QueryTile};
+use alloyforge_kernels::attention::{self, QueryTile, parts};
 use alloyforge_kernels::disjoint::Disjoint;
 use alloyforge_kernels::norm;
+use alloyforge_kernels::packed::BLOCK;
+use alloyforge_kernels::packed::activations::quantize_row;
 use alloyforge_kernels::product::{Input, Store, chunk_rows, num_chunks};
 use alloyforge_kernels::rope::{rotate_half, rotate_interleaved};
 use alloyforge_types::{BLOCK_LEN, Result, RopeLayout};
 
 use super::{Context, Tools, by_rows, into_residual, norm_rows, part, takes_blocks, to_blocks};
 use crate::layer::{HeadNorm, Layer};
+use crate::step::Rows;
+use crate::workspace::PARTS_KEPT;
 
 /// Norm, q, k and v with biases, q/k norm, rotary embedding; k and v into the cache.
 pub(crate) fn qkv(layer: &Layer, context: &mut Context<'_>) -> Result<()> {
@@ -121,45 +125,91 @@ fn append(layer: &Layer, context: &mut Context<'_>) -> Result<()> {
             let key = unsafe { k.part(at..at + dim) };
             prepare(key, k_norm, row);
             let slot = (run.start + i) % BLOCK_LEN;
-            layout.write_key(keys, slot, key);
-            layout.write_value(values, slot, &v[at..at + dim]);
+            layout.write_key(isa, keys, slot, key);
+            layout.write_value(isa, values, slot, &v[at..at + dim]);
         }
         Ok(())
     })
 }
 
-/// Softmax attention of the queries over the cache. One chunk takes some rows and one key head.
+/// Whether [`attend`] leaves its results as blocks for the output product: where heads are whole blocks.
+fn gives_blocks(layer: &Layer) -> bool {
+    takes_blocks(&[&layer.o]) && layer.head_dim().is_multiple_of(BLOCK)
+}
+
+/// Softmax attention of the queries over the cache. One chunk takes some rows and one key head; where
+/// those are few and each is one row, a part of its cache.
 pub(crate) fn attend(layer: &Layer, context: &mut Context<'_>) -> Result<()> {
-    let (isa, step) = (context.isa, context.step);
+    let (isa, step, pool) = (context.isa, context.step, context.pool);
     let (dim, group, heads, q_dim) = (layer.head_dim(), layer.heads.group, layer.num_kv_heads, layer.q_dim());
-    let queries = context.work.q.get();
-    let attended = Disjoint::new(context.work.attended.get_mut());
-    let reader = context.cache.reader(layer.place);
-    let scratch = &context.work.scratch;
-    context.pool.run(step.tiles.len() * heads, |chunk, worker| {
-        // later rows see more: the longest first, so that none is left for the end
-        let (tile, head) = (step.tiles[step.tiles.len() - 1 - chunk / heads], chunk % heads);
-        let first = head * group * dim;
-        let sinks = layer.sinks.as_ref().map(|sinks| &sinks[head * group..(head + 1) * group]);
-        let query = QueryTile {
-            queries: &queries[tile.first * q_dim + first..],
-            stride: q_dim,
-            start: tile.start,
-            ends: &step.ends[tile.first..tile.first + tile.count],
-            sinks,
-        };
-        attention::attend(
-            isa,
-            &layer.heads,
-            &query,
-            |index| reader.planes(step.block(tile.sequence, layer.place.group, index), head),
-            |row, q_head, values| {
-                let at = (tile.first + row) * q_dim + first + q_head * dim;
-                // SAFETY: these rows' heads are this chunk's alone.
-                unsafe { attended.part(at..at + dim) }.copy_from_slice(values);
-            },
-            &mut scratch.get(worker).attention,
-        );
+    let work = &mut *context.work;
+    let queries = work.q.get();
+    let attended = Disjoint::new(work.attended.get_mut());
+    let blocks = gives_blocks(layer).then(|| Disjoint::new(work.blocks.get_mut()));
+    let reader = &context.cache.reader(layer.place);
+    let scratch = &work.scratch;
+    let items = step.tiles.len() * heads;
+    // later rows see more: the longest first, so that none is left for the end
+    let item = |index: usize| (step.tiles[step.tiles.len() - 1 - index / heads], index % heads);
+    let query = |tile: Rows, head: usize| QueryTile {
+        queries: &queries[tile.first * q_dim + head * group * dim..],
+        stride: q_dim,
+        start: tile.start,
+        ends: &step.ends[tile.first..tile.first + tile.count],
+        sinks: layer.sinks.as_ref().map(|sinks| &sinks[head * group..(head + 1) * group]),
+    };
+    let planes = |tile: Rows, head: usize| {
+        move |index| reader.planes(step.block(tile.sequence, layer.place.group, index), head)
+    };
+    let out = |tile: Rows, head: usize| {
+        let (attended, blocks) = (&attended, &blocks);
+        move |row: usize, q_head: usize, values: &[f32]| {
+            let at = (tile.first + row) * q_dim + (head * group + q_head) * dim;
+            match blocks {
+                // SAFETY: these rows' heads are this chunk's alone, and so are their blocks.
+                Some(blocks) => {
+                    quantize_row(isa, values, unsafe { blocks.part(at / BLOCK..(at + dim) / BLOCK) })
+                }
+                // SAFETY: as above.
+                None => unsafe { attended.part(at..at + dim) }.copy_from_slice(values),
+            }
+        }
+    };
+    let seen = |tile: Rows| parts(query(tile, 0).visible(layer.heads.window));
+    let most = step.tiles.iter().map(|tile| seen(*tile).count()).max().unwrap_or(0);
+    let is_parted = step.tiles.iter().all(|tile| tile.count == 1)
+        && items <= work.partials.items
+        && (2..=PARTS_KEPT).contains(&most);
+    if !is_parted {
+        return pool.run(items, |index, worker| {
+            let (tile, head) = item(index);
+            let scratch = &mut scratch.get(worker).attention;
+            let query = query(tile, head);
+            attention::attend(isa, &layer.heads, &query, planes(tile, head), out(tile, head), scratch);
+            Ok(())
+        });
+    }
+    let len = group * layer.heads.partial_len();
+    {
+        let partials = Disjoint::new(work.partials.sums.get_mut());
+        pool.run(items * most, |chunk, worker| {
+            let (tile, head) = item(chunk / most);
+            if let Some(part) = seen(tile).nth(chunk % most) {
+                // SAFETY: a part is one chunk's alone.
+                let sums = unsafe { partials.part(chunk * len..(chunk + 1) * len) };
+                let scratch = &mut scratch.get(worker).attention;
+                let query = query(tile, head);
+                attention::attend_part(isa, &layer.heads, &query, &part, planes(tile, head), sums, scratch);
+            }
+            Ok(())
+        })?;
+    }
+    let partials = work.partials.sums.get();
+    pool.run(items, |index, worker| {
+        let (tile, head) = item(index);
+        let sums = partials[index * most * len..].chunks_exact(len).take(seen(tile).count());
+        let scratch = &mut scratch.get(worker).attention;
+        attention::join(isa, &layer.heads, &query(tile, head), sums, out(tile, head), scratch);
         Ok(())
     })
 }
@@ -175,8 +225,12 @@ pub(crate) fn output(layer: &Layer, context: &mut Context<'_>) -> Result<()> {
         eps: context.spec.norm_eps,
     };
     let (input, width, count) = (work.attended.get(), layer.q_dim(), context.step.num_rows);
-    let wanted = takes_blocks(&[&layer.o]);
-    let blocks = to_blocks(tools.isa, tools.pool, wanted, input, width, count, &mut work.blocks)?;
+    let blocks = if gives_blocks(layer) {
+        Some(work.blocks.get())
+    } else {
+        let wanted = takes_blocks(&[&layer.o]);
+        to_blocks(tools.isa, tools.pool, wanted, input, width, count, &mut work.blocks)?
+    };
     let input = Input::first(input, width, count).with_blocks(blocks);
     let post_norm = layer.attn_post_norm.as_deref();
     into_residual(&layer.o, input, post_norm, tools, work.residual.get_mut(), work.added.get_mut())

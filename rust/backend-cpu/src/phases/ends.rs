@@ -97,7 +97,8 @@ pub(crate) fn logits(
     let values = Disjoint::new(out);
     context.pool.run(product::num_chunks(vocab), |chunk, worker| {
         let rows = product::chunk_rows(chunk, vocab);
-        let output = Output { values: &values, stride: vocab, first_row: 0, bias, store: Store::Set };
+        let output =
+            Output { values: &values, stride: vocab, first_row: 0, first_column: 0, bias, store: Store::Set };
         let mut scratch = work.scratch.get(worker);
         // SAFETY: each chunk has columns of its own.
         unsafe { product::product(isa, head, rows.clone(), input, output, &mut scratch.panel) }?;

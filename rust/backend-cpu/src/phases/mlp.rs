@@ -2,11 +2,14 @@
 
 use alloyforge_kernels::activation::activate;
 use alloyforge_kernels::disjoint::Disjoint;
-use alloyforge_kernels::product::{Input, Store, chunk_rows, num_chunks};
+use alloyforge_kernels::packed::BLOCK;
+use alloyforge_kernels::packed::activations::quantize_row;
+use alloyforge_kernels::product::{CHUNK_ROWS, Input, Store, chunk_rows, num_chunks};
 use alloyforge_types::Result;
 
-use super::{Context, Tools, experts, into_residual, norm_rows, part, takes_blocks, to_blocks};
+use super::{Context, Tools, columns, experts, into_residual, norm_rows, part, takes_blocks, to_blocks};
 use crate::layer::{Dense, Layer, Mlp};
+use crate::workspace::Scratch;
 
 /// Norm, gated MLP or experts, norm after, residual.
 pub(crate) fn mlp(layer: &Layer, context: &mut Context<'_>) -> Result<()> {
@@ -48,7 +51,28 @@ fn dense(mlp: &Dense, layer: &Layer, context: &mut Context<'_>) -> Result<()> {
     let wanted = takes_blocks(&[&mlp.gate, &mlp.up]);
     let input =
         Input::first(input, context.spec.hidden_dim, count).with_blocks(wanted.then(|| work.blocks.get()));
-    {
+    let gives_blocks = takes_blocks(&[&mlp.down]);
+    if gives_blocks {
+        let blocks = Disjoint::new(work.gated.get_mut());
+        context.pool.run(num_chunks(ff_dim), |chunk, worker| {
+            let mut scratch = tools.scratch.get(worker);
+            let Scratch { panel, gate, up, .. } = &mut *scratch;
+            let rows = chunk_rows(chunk, ff_dim);
+            let (width, places) = (rows.len(), rows.start / BLOCK..rows.end / BLOCK);
+            // a chunk's numbers stay in the cache until they are blocks
+            let (gate, up) = (&mut gate.get_mut()[..count * width], &mut up.get_mut()[..count * width]);
+            columns(isa, &mlp.gate, rows.clone(), input, gate, panel)?;
+            columns(isa, &mlp.up, rows, input, up, panel)?;
+            activate(isa, mlp.activation, gate, up);
+            for (row, gate) in gate.chunks_exact(width).enumerate() {
+                let first = row * (ff_dim / BLOCK);
+                // SAFETY: each chunk has columns of its own, and they are whole blocks.
+                let blocks = unsafe { blocks.part(first + places.start..first + places.end) };
+                quantize_row(isa, gate, blocks);
+            }
+            Ok(())
+        })?;
+    } else {
         let (gate, up) = (Disjoint::new(work.gate.get_mut()), Disjoint::new(work.up.get_mut()));
         context.pool.run(num_chunks(ff_dim), |chunk, worker| {
             let mut scratch = tools.scratch.get(worker);
@@ -67,9 +91,11 @@ fn dense(mlp: &Dense, layer: &Layer, context: &mut Context<'_>) -> Result<()> {
             Ok(())
         })?;
     }
-    let (input, wanted) = (work.gate.get(), takes_blocks(&[&mlp.down]));
-    let blocks = to_blocks(isa, context.pool, wanted, input, ff_dim, count, &mut work.blocks)?;
-    let input = Input::first(input, ff_dim, count).with_blocks(blocks);
+    let blocks = gives_blocks.then(|| work.gated.get());
+    let input = Input::first(work.gate.get(), ff_dim, count).with_blocks(blocks);
     let post_norm = layer.mlp_post_norm.as_deref();
     into_residual(&mlp.down, input, post_norm, tools, work.residual.get_mut(), work.added.get_mut())
 }
+
+// a chunk of the gate's rows is whole blocks of what goes down
+const _: () = assert!(CHUNK_ROWS.is_multiple_of(BLOCK));

@@ -196,6 +196,27 @@ impl Simd for Avx2 {
     fn mul_add_scalar(self, a: f32, b: f32, c: f32) -> f32 {
         a.mul_add(b, c)
     }
+
+    #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the token proves AVX2.
+        unsafe { [_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the token proves AVX2.
+        unsafe { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn store_f16(self, v: Self::V, to: &mut [u16; LANES]) {
+        // SAFETY: the token proves F16C; both types are 32 bytes.
+        unsafe {
+            let halves = [_mm256_cvtps_ph::<0>(v[0]), _mm256_cvtps_ph::<0>(v[1])];
+            *to = std::mem::transmute::<[__m128i; 2], [u16; LANES]>(halves);
+        }
+    }
 }
 
 impl Simd for Avx512 {
@@ -273,6 +294,104 @@ impl Simd for Avx512 {
     fn mul_add_scalar(self, a: f32, b: f32, c: f32) -> f32 {
         a.mul_add(b, c)
     }
+
+    #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the token proves AVX-512 F.
+        unsafe { _mm512_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn magnitude(self, numbers: &[f32; 2 * LANES]) -> u32 {
+        // SAFETY: the token proves AVX-512 F; both types are 128 bytes.
+        unsafe {
+            let [a, b] = std::mem::transmute::<[f32; 2 * LANES], [__m512i; 2]>(*numbers);
+            let mask = _mm512_set1_epi32(0x7fff_ffff);
+            _mm512_reduce_max_epu32(_mm512_max_epu32(_mm512_and_si512(a, mask), _mm512_and_si512(b, mask)))
+        }
+    }
+
+    #[inline(always)]
+    fn nearest_bytes(self, numbers: &[f32; 2 * LANES], factor: f32) -> ([i8; 2 * LANES], [i32; 2]) {
+        // SAFETY: the token proves AVX-512 F; the types are 128 and 32 bytes. The processor rounds to
+        // nearest, ties to even, as every Rust program has it.
+        unsafe {
+            let [a, b] = std::mem::transmute::<[f32; 2 * LANES], [__m512; 2]>(*numbers);
+            let factor = _mm512_set1_ps(factor);
+            let a = _mm512_cvtps_epi32(_mm512_mul_ps(a, factor));
+            let b = _mm512_cvtps_epi32(_mm512_mul_ps(b, factor));
+            let bytes = [_mm512_cvtepi32_epi8(a), _mm512_cvtepi32_epi8(b)];
+            let bytes = std::mem::transmute::<[__m128i; 2], [i8; 2 * LANES]>(bytes);
+            (bytes, [_mm512_reduce_add_epi32(a), _mm512_reduce_add_epi32(b)])
+        }
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the token proves AVX-512 F.
+        unsafe { _mm512_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn max_lane(self, v: Self::V) -> f32 {
+        // SAFETY: the token proves AVX-512 DQ.
+        unsafe {
+            let v = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
+            let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)))
+        }
+    }
+
+    #[inline(always)]
+    fn sum(self, v: Self::V) -> f32 {
+        // SAFETY: the token proves AVX-512 DQ.
+        unsafe {
+            let v = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
+            let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+        }
+    }
+
+    #[inline(always)]
+    fn keep(self, v: Self::V, from: usize, to: usize, other: f32) -> Self::V {
+        let below = |n: usize| ((1u32 << n) - 1) as u16;
+        // SAFETY: the token proves AVX-512 F.
+        unsafe { _mm512_mask_blend_ps(below(to) & !below(from), _mm512_set1_ps(other), v) }
+    }
+
+    #[inline(always)]
+    fn exp(self, x: Self::V) -> Self::V {
+        // The steps of `math::exp`, each on sixteen lanes; the power of two is multiplied in exactly, so
+        // that one instruction for it gives the same number as two factors.
+        // SAFETY: the token proves AVX-512 F.
+        unsafe {
+            let (lowest, shift) = (_mm512_set1_ps(-87.33), _mm512_set1_ps(12_582_912.0));
+            // both give the second operand where it is NaN
+            let bounded = _mm512_max_ps(lowest, _mm512_min_ps(_mm512_set1_ps(89.0), x));
+            let shifted = _mm512_fmadd_ps(bounded, _mm512_set1_ps(std::f32::consts::LOG2_E), shift);
+            let n = _mm512_sub_ps(shifted, shift);
+            let r = _mm512_fmadd_ps(n, _mm512_set1_ps(-0.693_359_4), bounded);
+            let r = _mm512_fmadd_ps(n, _mm512_set1_ps(2.121_944_4e-4), r);
+            let mut p = _mm512_set1_ps(1.987_569_1e-4);
+            p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.398_199_9e-3));
+            p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.333_452e-3));
+            p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.166_579_6e-2));
+            p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.666_666_5e-1));
+            p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.5));
+            let e = _mm512_fmadd_ps(p, _mm512_mul_ps(r, r), _mm512_add_ps(r, _mm512_set1_ps(1.0)));
+            let e = _mm512_scalef_ps(e, n);
+            let is_tiny = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, lowest);
+            _mm512_mask_blend_ps(is_tiny, e, _mm512_setzero_ps())
+        }
+    }
+
+    #[inline(always)]
+    fn store_f16(self, v: Self::V, to: &mut [u16; LANES]) {
+        // SAFETY: the token proves AVX-512 F; both types are 32 bytes.
+        unsafe { *to = std::mem::transmute::<__m256i, [u16; LANES]>(_mm512_cvtps_ph::<0>(v)) };
+    }
 }
 
 /// The arithmetic of a set that has another's and products of bytes beside.
@@ -336,6 +455,51 @@ macro_rules! with_arithmetic_of {
             #[inline(always)]
             fn mul_add_scalar(self, a: f32, b: f32, c: f32) -> f32 {
                 self.0.mul_add_scalar(a, b, c)
+            }
+
+            #[inline(always)]
+            fn div(self, a: Self::V, b: Self::V) -> Self::V {
+                self.0.div(a, b)
+            }
+
+            #[inline(always)]
+            fn magnitude(self, numbers: &[f32; 2 * LANES]) -> u32 {
+                self.0.magnitude(numbers)
+            }
+
+            #[inline(always)]
+            fn nearest_bytes(self, numbers: &[f32; 2 * LANES], factor: f32) -> ([i8; 2 * LANES], [i32; 2]) {
+                self.0.nearest_bytes(numbers, factor)
+            }
+
+            #[inline(always)]
+            fn max(self, a: Self::V, b: Self::V) -> Self::V {
+                self.0.max(a, b)
+            }
+
+            #[inline(always)]
+            fn max_lane(self, v: Self::V) -> f32 {
+                self.0.max_lane(v)
+            }
+
+            #[inline(always)]
+            fn sum(self, v: Self::V) -> f32 {
+                self.0.sum(v)
+            }
+
+            #[inline(always)]
+            fn keep(self, v: Self::V, from: usize, to: usize, other: f32) -> Self::V {
+                self.0.keep(v, from, to, other)
+            }
+
+            #[inline(always)]
+            fn exp(self, v: Self::V) -> Self::V {
+                self.0.exp(v)
+            }
+
+            #[inline(always)]
+            fn store_f16(self, v: Self::V, to: &mut [u16; LANES]) {
+                self.0.store_f16(v, to);
             }
         }
     };

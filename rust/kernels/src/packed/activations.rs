@@ -32,13 +32,10 @@ pub struct Block {
 /// Below this a block is taken for zeros: the inverse of its scale would not be finite.
 const SMALLEST: f32 = 1e-30;
 
-/// Added and taken away again, it rounds to the nearest integer, ties to even.
-const ROUNDER: f32 = 12_582_912.0;
-
 impl Block {
     /// Of up to 32 numbers, the rest zeros.
     #[inline(always)]
-    fn new(numbers: &[f32]) -> Self {
+    fn new<S: Simd>(s: S, numbers: &[f32]) -> Self {
         let mut padded = [0.0f32; BLOCK];
         let numbers: &[f32; BLOCK] = match numbers.try_into() {
             Ok(numbers) => numbers,
@@ -47,31 +44,19 @@ impl Block {
                 &padded
             }
         };
-        // magnitudes compare as integers, and what is not finite is above all that is
-        let mut largest = 0u32;
-        for x in numbers {
-            largest = largest.max(x.to_bits() & 0x7fff_ffff);
-        }
-        let magnitude = f32::from_bits(largest);
+        let magnitude = f32::from_bits(s.magnitude(numbers));
         let (scale, inverse) = match magnitude {
             m if !m.is_finite() => (f32::NAN, 0.0),
             m if m < SMALLEST => (0.0, 0.0),
             m => (m / 127.0, 127.0 / m),
         };
-        let mut wide = [0i32; BLOCK];
-        if inverse != 0.0 {
-            for (wide, x) in wide.iter_mut().zip(numbers) {
-                *wide = (x * inverse + ROUNDER).to_bits() as i32 - ROUNDER.to_bits() as i32;
-            }
-        }
-        let mut bytes = [[0i8; 4]; BLOCK / 4];
-        for (byte, wide) in bytes.as_flattened_mut().iter_mut().zip(wide) {
-            *byte = wide as i8;
-        }
-        let halves = [wide[..16].iter().sum::<i32>(), wide[16..].iter().sum::<i32>()];
+        let (bytes, halves) =
+            if inverse == 0.0 { ([0; BLOCK], [0; 2]) } else { s.nearest_bytes(numbers, inverse) };
         let sum = halves[0] + halves[1];
+        let mut fours = [[0; 4]; BLOCK / 4];
+        fours.as_flattened_mut().copy_from_slice(&bytes);
         Self {
-            bytes,
+            bytes: fours,
             scale,
             negated_sum: -sum,
             negated_halves: [-halves[0], -halves[1]],
@@ -108,9 +93,9 @@ impl Kernel for QuantizeRow<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
+    fn run<S: Simd>(self, s: S) {
         for (numbers, out) in self.row.chunks(BLOCK).zip(self.out) {
-            *out = Block::new(numbers);
+            *out = Block::new(s, numbers);
         }
     }
 }

@@ -32,7 +32,7 @@ pub(crate) use product::product;
 pub(crate) use tile::Tiles;
 
 /// Columns in a block.
-pub(crate) const BLOCK: usize = 32;
+pub const BLOCK: usize = 32;
 
 /// Weight rows in a tile.
 pub(crate) const TILE_ROWS: usize = 16;

@@ -8,7 +8,7 @@ use alloyforge_types::{Error, QuantType, Result};
 use super::TILE_ROWS;
 use super::activations::Block;
 use super::format::{Format, with_format};
-use super::step::{Strip, multiply, strips};
+use super::step::{Ahead, Strip, multiply, strips};
 use super::tile::{Tile, Tiles};
 use crate::isa::{Isa, Kernel, LANES, Simd};
 use crate::product::{Input, InputRows, Output, Store};
@@ -61,9 +61,9 @@ impl Target<'_, '_> {
     #[inline(always)]
     fn put<S: Simd>(&self, s: S, products: S::V, i: usize, tile: usize) {
         let (window, output) = (self.windows[tile], &self.output);
-        let at = (output.first_row + i) * output.stride + window.first;
+        let at = (output.first_row + i) * output.stride + window.first + window.from - output.first_column;
         // SAFETY: the caller of `product` keeps everybody else away from these.
-        let out = unsafe { output.values.part(at + window.from..at + window.to) };
+        let out = unsafe { output.values.part(at..at + (window.to - window.from)) };
         let bias = output.bias.map(|bias| &bias[window.first + window.from..window.first + window.to]);
         if let Ok(out) = <&mut [f32; LANES]>::try_from(&mut *out) {
             let value = match bias {
@@ -94,6 +94,8 @@ struct Product<'a, 'b, 'm, F> {
     tiles: &'a [Tile],
     format: PhantomData<F>,
     num_blocks: usize,
+    /// The tiles that follow.
+    ahead: Ahead,
     target: &'a Target<'b, 'm>,
 }
 
@@ -116,8 +118,11 @@ impl<S: Simd, F: Format> Strip<S> for Product<'_, '_, '_, F> {
         let mut tiles = [self.tiles[tile]; T];
         tiles.copy_from_slice(&self.tiles[tile..tile + T]);
         let mut sums = [[s.splat(0.0); T]; B];
+        // once is enough
+        let lines = if row == 0 { self.ahead.lines } else { 0 };
+        let ahead = Ahead { lines, ..self.ahead };
         // SAFETY: rows and tiles have as many blocks as the matrix.
-        unsafe { multiply::<S, F, B, T>(s, tiles, rows, self.num_blocks, &mut sums) };
+        unsafe { multiply::<S, F, B, T>(s, tiles, rows, self.num_blocks, ahead, &mut sums) };
         for (b, sums) in sums.iter().enumerate() {
             for (t, sums) in sums.iter().enumerate() {
                 self.target.put(s, *sums, row + b, tile + t);
@@ -158,14 +163,17 @@ pub(crate) unsafe fn product(
             output,
             windows: [Window::new(first, &rows), Window::new(last, &rows)],
         };
+        let (start, bytes) = tiles.span(last + 1, TILES);
+        let ahead = Ahead { start, lines: bytes.div_ceil(64).div_ceil(num_blocks) };
+        let pair = &pair[..count];
         with_format!(
-                   tiles.ty(),
-                   F => {
-                       isa.run_bytes(Product::<F> {
-        tiles: &pair[..count], format: PhantomData, num_blocks, target: &target });
-                   },
-                   return Err(Error::internal(format!("no tiles in {}", tiles.ty().name())))
-               );
+            tiles.ty(),
+            F => {
+                let format = PhantomData;
+                isa.run_bytes(Product::<F> { tiles: pair, format, num_blocks, ahead, target: &target });
+            },
+            return Err(Error::internal(format!("no tiles in {}", tiles.ty().name())))
+        );
         first += count;
     }
     Ok(())
@@ -244,7 +252,8 @@ mod tests {
         let mut out = vec![0.25; input.count() * matrix.rows()];
         let values = Disjoint::new(&mut out);
         pool.run(num_chunks(matrix.rows()), |chunk, _| {
-            let output = Output { values: &values, stride: matrix.rows(), first_row: 0, bias, store };
+            let output =
+                Output { values: &values, stride: matrix.rows(), first_row: 0, first_column: 0, bias, store };
             let mut scratch = vec![f32::NAN; scratch_len(matrix.cols())];
             // SAFETY: each chunk has columns of its own.
             unsafe { product(isa, matrix, chunk_rows(chunk, matrix.rows()), input, output, &mut scratch) }
@@ -402,7 +411,14 @@ mod tests {
             .expect("packs");
         let mut out = [0.0; 2];
         let values = Disjoint::new(&mut out);
-        let output = Output { values: &values, stride: 2, first_row: 0, bias: None, store: Store::Set };
+        let output = Output {
+            values: &values,
+            stride: 2,
+            first_row: 0,
+            first_column: 0,
+            bias: None,
+            store: Store::Set,
+        };
         // SAFETY: nobody else writes.
         let outcome =
             unsafe { product(isa, &matrix, 0..2, Input::first(&[0.0; 32], 32, 1), output, &mut []) };

@@ -9,7 +9,7 @@ use super::codes::Codes;
 use super::format::Format;
 use super::scales::{Factors, Scales};
 use super::tile::Tile;
-use crate::isa::Simd;
+use crate::isa::{Simd, prefetch};
 
 /// How many groups of a block may be added up in 16 bits, pair by pair.
 const fn groups_together(largest: u8, has_halves: bool) -> usize {
@@ -19,6 +19,16 @@ const fn groups_together(largest: u8, has_halves: bool) -> usize {
         groups /= 2;
     }
     groups
+}
+
+/// Memory that will be read next: a block of products brings a part of it near. The processor's own
+/// guesses end with a page and begin anew with each tile, and a single row reads weights as fast as they
+/// come.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    pub(crate) start: *const u8,
+    /// Lines for each block; 0 where there is nothing to bring.
+    pub(crate) lines: usize,
 }
 
 /// Adds to `sums` the products of `B` rows of `count` blocks with as many blocks of `T` tiles.
@@ -31,10 +41,14 @@ pub(crate) unsafe fn multiply<S: Simd, F: Format, const B: usize, const T: usize
     tiles: [Tile; T],
     rows: [*const Block; B],
     count: usize,
+    ahead: Ahead,
     sums: &mut [[S::V; T]; B],
 ) {
     #[allow(clippy::needless_range_loop, reason = "factors of tiles")]
     for k in 0..count {
+        for line in k * ahead.lines..(k + 1) * ahead.lines {
+            prefetch(ahead.start.wrapping_add(64 * line));
+        }
         // SAFETY: the caller's promise, to the end of the block.
         let mut factors = [unsafe { tiles[0].factors::<S, F>(s, k) }; T];
         for t in 1..T {

@@ -174,6 +174,14 @@ impl Tiles {
         Tile { codes: tile.as_ptr(), scales: tile[codes..].as_ptr(), supers: tile[codes + scales..].as_ptr() }
     }
 
+    /// Where up to `count` tiles from `index` on begin, and how many bytes they have.
+    pub(crate) fn span(&self, index: usize, count: usize) -> (*const u8, usize) {
+        let Layout { codes, scales, supers } = self.layout;
+        let bytes = codes + scales + supers;
+        let rest = self.data.bytes().get(index * bytes..).unwrap_or_default();
+        (rest.as_ptr(), rest.len().min(count * bytes))
+    }
+
     /// Writes the rows `range` to `out` as numbers, the very ones that the file's blocks mean.
     ///
     /// # Errors

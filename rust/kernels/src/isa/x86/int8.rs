@@ -300,8 +300,9 @@ impl Int8 for Avx2 {
     }
 }
 
-/// Four bytes as the number that they are in memory.
+/// Four bytes as the number that they are in memory. Written out, because `map` over an array is a chain
+/// of functions that a compiler may leave as calls, inside the innermost loop.
 #[inline(always)]
-fn word(bytes: [i8; 4]) -> i32 {
-    i32::from_ne_bytes(bytes.map(|b| b as u8))
+fn word([a, b, c, d]: [i8; 4]) -> i32 {
+    i32::from_ne_bytes([a as u8, b as u8, c as u8, d as u8])
 }

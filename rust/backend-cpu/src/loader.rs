@@ -124,6 +124,7 @@ impl<'a> Loader<'a> {
         };
         let matrix = pack(self.pool, self.isa, &weight.name, shape, weight.ty, &weight.data, to)?;
         self.bytes += matrix.bytes() as u64;
+        self.source.release(role);
         Ok(matrix)
     }
 

@@ -1,6 +1,7 @@
 //! A file mapped into memory, read-only.
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use alloyforge_types::{Error, Result};
@@ -50,6 +51,21 @@ impl MappedFile {
     /// All bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.map.as_deref().unwrap_or_default()
+    }
+
+    /// Gives back the pages that hold `range`; they are read from the file again where they are needed.
+    #[cfg_attr(unix, allow(unsafe_code, reason = "dropping pages has no safe form"))]
+    pub(crate) fn release(&self, range: Range<usize>) {
+        #[cfg(all(unix, not(miri)))]
+        if let Some(map) = &self.map {
+            // a wish: without it the pages stay until the system wants them
+            // SAFETY: the map is private, read-only and a file's, so a dropped page comes back as it was.
+            let _ = unsafe {
+                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
+            };
+        }
+        #[cfg(not(all(unix, not(miri))))]
+        let _ = range;
     }
 }
 

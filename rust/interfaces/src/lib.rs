@@ -41,6 +41,10 @@ pub trait TensorStore: Send + Sync {
     fn bytes(&self, _name: &str) -> Option<ByteView<'_>> {
         None
     }
+
+    /// Lets go of the memory that the tensor called `name` was read into, as far as it can be read
+    /// again: what was copied elsewhere need not be held twice.
+    fn release(&self, _name: &str) {}
 }
 
 /// A model's weights by role: the family's names, splits and turns are behind it.
@@ -50,6 +54,9 @@ pub trait WeightSource: Send + Sync {
     /// # Errors
     /// `Format` where the file lacks it or its shape is wrong.
     fn weight(&self, role: Role) -> Result<Weight<'_>>;
+
+    /// Lets go of the memory behind the weight for `role`, which was copied; it can be asked for again.
+    fn release(&self, _role: Role) {}
 }
 
 /// Told how far a long task is, from 0 to 1.

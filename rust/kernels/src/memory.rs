@@ -1,6 +1,8 @@
 //! Memory: zeroed buffers that take no page until it is touched, and how much there is.
 
 use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use alloyforge_types::{Error, Result};
 use memmap2::MmapMut;
@@ -11,11 +13,49 @@ use crate::cgroup;
 /// ones are not worth reading the kernel's counters for.
 const CHECKED_LEN: usize = 64 << 20;
 
-/// Zeroed bytes, aligned to a page. The kernel hands out the pages as they are touched.
+/// From this size on, a buffer has a mapping of its own.
+const OWN_LEN: usize = 16 << 20;
+
+/// The size of a mapping that smaller buffers share: many of a model's matrices are smaller than one
+/// huge page, and would never lie in one.
+const SHARED_LEN: usize = 64 << 20;
+
+/// Where a shared buffer may begin: at a line of the cache, and not all at the same place of a page.
+const ALIGN: usize = 64;
+
+/// Zeroed bytes, aligned to a line of the cache. The kernel hands out the pages as they are touched,
+/// huge ones where it has them.
 #[derive(Debug)]
 pub struct Buffer {
-    map: MmapMut,
+    start: NonNull<u8>,
     len: usize,
+    /// Keeps the bytes, some of which may be other buffers'.
+    _map: Arc<MmapMut>,
+}
+
+// SAFETY: the bytes are this buffer's alone, and it lends them as a slice that it owned would be lent.
+unsafe impl Send for Buffer {}
+// SAFETY: as above.
+unsafe impl Sync for Buffer {}
+
+/// The mapping that small buffers are cut from, and how much of it is.
+struct Shared {
+    map: Weak<MmapMut>,
+    /// The mapping's first byte, taken while nobody else had it.
+    start: usize,
+    used: usize,
+}
+
+/// Cut in the order of their birth, and never reused: what is cut is zeros.
+static SHARED: Mutex<Shared> = Mutex::new(Shared { map: Weak::new(), start: 0, used: 0 });
+
+/// `len` zeroed bytes from the system.
+fn map(len: usize) -> std::io::Result<MmapMut> {
+    let map = MmapMut::map_anon(len)?;
+    // a wish: some systems have no huge pages, and Miri has no such call
+    #[cfg(all(target_os = "linux", not(miri)))]
+    let _ = map.advise(memmap2::Advice::HugePage);
+    Ok(map)
 }
 
 impl Buffer {
@@ -38,9 +78,37 @@ impl Buffer {
         {
             return Err(refused(Some(left)));
         }
-        // an empty mapping is an error of the kernel's, an empty tensor is none of ours
-        let map = MmapMut::map_anon(len.max(1)).map_err(|_| refused(available()))?;
-        Ok(Self { map, len })
+        let outcome = if len >= OWN_LEN { Self::own(len) } else { Self::share(len) };
+        outcome.map_err(|_| refused(available()))
+    }
+
+    /// A buffer with a mapping of its own.
+    fn own(len: usize) -> std::io::Result<Self> {
+        let mut map = map(len)?;
+        let start = NonNull::from(&mut map[..]).cast();
+        Ok(Self { start, len, _map: Arc::new(map) })
+    }
+
+    /// A buffer cut from the mapping that all small ones share.
+    fn share(len: usize) -> std::io::Result<Self> {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        // an empty one lies somewhere too
+        let room = len.max(1).next_multiple_of(ALIGN);
+        let owner = match shared.map.upgrade() {
+            Some(owner) if SHARED_LEN - shared.used >= room => owner,
+            _ => {
+                let mut map = map(SHARED_LEN)?;
+                let start = map.as_mut_ptr().expose_provenance();
+                let owner = Arc::new(map);
+                *shared = Shared { map: Arc::downgrade(&owner), start, used: 0 };
+                owner
+            }
+        };
+        let start = std::ptr::with_exposed_provenance_mut::<u8>(shared.start + shared.used);
+        shared.used += room;
+        // SAFETY: a place in a mapping is not null.
+        let start = unsafe { NonNull::new_unchecked(start) };
+        Ok(Self { start, len, _map: owner })
     }
 
     /// `len` zeroed f32 numbers for `what`.
@@ -63,19 +131,21 @@ impl Buffer {
 
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.map[..self.len]
+        // SAFETY: the bytes are this buffer's, and mapped as long as it lives.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 
     /// The bytes, to write.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.map[..self.len]
+        // SAFETY: as above, and no other buffer has them.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 
     /// The whole numbers that lie in it.
     pub fn f32s(&self) -> &[f32] {
         // SAFETY: every bit pattern is an f32, and the slice is aligned and inside the bytes.
         let (before, numbers, _) = unsafe { self.bytes().align_to::<f32>() };
-        debug_assert!(before.is_empty(), "a mapping begins at a page");
+        debug_assert!(before.is_empty(), "a buffer begins at a line");
         numbers
     }
 
@@ -83,7 +153,7 @@ impl Buffer {
     pub fn f32s_mut(&mut self) -> &mut [f32] {
         // SAFETY: every bit pattern is an f32 and every f32 is four bytes; aligned and inside.
         let (before, numbers, _) = unsafe { self.bytes_mut().align_to_mut::<f32>() };
-        debug_assert!(before.is_empty(), "a mapping begins at a page");
+        debug_assert!(before.is_empty(), "a buffer begins at a line");
         numbers
     }
 }

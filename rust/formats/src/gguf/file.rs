@@ -120,6 +120,12 @@ impl TensorStore for GgufFile {
         let data = bytes.get(entry.start..entry.start + entry.len)?;
         Some(TensorView { ty: entry.ty, shape: entry.shape().to_vec(), data })
     }
+
+    fn release(&self, name: &str) {
+        if let Some(e) = self.by_name.find(&self.entries, |e| &e.name, name) {
+            self.shards[e.shard as usize].release(e.start..e.start + e.len);
+        }
+    }
 }
 
 /// The index of `entries`; refuses a name that occurs twice.

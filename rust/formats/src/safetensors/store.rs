@@ -189,6 +189,12 @@ impl TensorStore for SafetensorsStore {
         let dtype = self.find(name)?.dtype;
         dtype.quant_type().is_none().then(|| dtype.name())
     }
+
+    fn release(&self, name: &str) {
+        if let Some(e) = self.find(name) {
+            self.shards[e.shard as usize].release(e.start..e.start + e.len);
+        }
+    }
 }
 
 /// The safetensors files in `folder`.

@@ -133,6 +133,12 @@ impl WeightSource for NamedWeights {
         }
         Ok(weight)
     }
+
+    fn release(&self, role: Role) {
+        if let Ok(found) = self.locate(role) {
+            self.store.release(&found.name);
+        }
+    }
 }
 
 /// Whether `role` is the weight of an RMS norm.

@@ -18,7 +18,7 @@ use std::ops::Range;
 use alloyforge_types::BLOCK_LEN;
 
 use self::step::{Finish, Join, Line, Step};
-use crate::isa::{Isa, LANES};
+use crate::isa::{Isa, LANES, prefetch};
 use crate::plane::PlaneLayout;
 
 /// Most rows of one tile.
@@ -251,6 +251,13 @@ fn sum_part<'p>(
             continue;
         }
         let (key_plane, value_plane) = planes(block);
+        if (block + 1) * BLOCK_LEN < last {
+            // far away in memory, where the processor does not guess it
+            let (keys, values) = planes(block + 1);
+            for line in keys.chunks(64).chain(values.chunks(64)) {
+                prefetch(line.as_ptr());
+            }
+        }
         spec.layout.read_keys(isa, key_plane, keys);
         spec.layout.read_values(isa, value_plane, values);
         isa.run(Step { spec, queries: tile.queries, lines, keys, values, sums: partial });

@@ -66,11 +66,11 @@ pub trait Simd: Int8 {
     /// `a / b`.
     #[inline(always)]
     fn div(self, a: Self::V, b: Self::V) -> Self::V {
-        let (mut x, mut y) = ([0.0; LANES], [0.0; LANES]);
+        let (mut x, mut y) = ([0.0f32; LANES], [0.0f32; LANES]);
         self.store(a, &mut x);
         self.store(b, &mut y);
-        for i in 0..LANES {
-            x[i] /= y[i];
+        for (x, y) in x.iter_mut().zip(y) {
+            *x /= y;
         }
         self.load(&x)
     }
@@ -108,11 +108,11 @@ pub trait Simd: Int8 {
     /// The greater number of each lane; `b` where they have no order.
     #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
-        let (mut x, mut y) = ([0.0; LANES], [0.0; LANES]);
+        let (mut x, mut y) = ([0.0f32; LANES], [0.0f32; LANES]);
         self.store(a, &mut x);
         self.store(b, &mut y);
-        for i in 0..LANES {
-            y[i] = if x[i] > y[i] { x[i] } else { y[i] };
+        for (x, y) in x.into_iter().zip(&mut y) {
+            *y = if x > *y { x } else { *y };
         }
         self.load(&y)
     }
@@ -189,14 +189,14 @@ pub trait Simd: Int8 {
     }
 }
 
-/// Asks the processor to bring the line at `at` near, where it can be asked; a line that is not there is
-/// no fault.
+/// Asks the processor to bring the line at `at` into the second cache, where it can be asked; a line that
+/// is not there is no fault.
 #[inline(always)]
 pub(crate) fn prefetch(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: every x86-64 processor has the instruction, and it reads nothing.
     unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(at.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;

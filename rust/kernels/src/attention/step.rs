@@ -60,6 +60,7 @@ impl Kernel for Step<'_> {
 impl Step<'_> {
     /// Lines `first .. first + L`; gives `L`.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "lines and vectors at once")]
     fn strip<S: Simd, const L: usize>(&mut self, s: S, first: usize) -> usize {
         let head_dim = self.spec.layout.head_dim;
         let mut lines = [self.lines[first]; L];
@@ -120,6 +121,7 @@ impl Step<'_> {
 
     /// `sums = sums * rescale + weights * values`, over the slots that each line sees.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "several arrays at once")]
     fn add_values<S: Simd, const L: usize>(
         &mut self,
         s: S,

@@ -94,7 +94,7 @@ struct Product<'a, 'b, 'm, F> {
     tiles: &'a [Tile],
     format: PhantomData<F>,
     num_blocks: usize,
-    /// The tiles that follow.
+    /// Tiles that follow soon.
     ahead: Ahead,
     target: &'a Target<'b, 'm>,
 }
@@ -163,7 +163,8 @@ pub(crate) unsafe fn product(
             output,
             windows: [Window::new(first, &rows), Window::new(last, &rows)],
         };
-        let (start, bytes) = tiles.span(last + 1, TILES);
+        // not the very next, which come too soon
+        let (start, bytes) = tiles.span(last + 1 + TILES, TILES);
         let ahead = Ahead { start, lines: bytes.div_ceil(64).div_ceil(num_blocks) };
         let pair = &pair[..count];
         with_format!(

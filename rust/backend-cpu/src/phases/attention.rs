@@ -166,9 +166,10 @@ pub(crate) fn attend(layer: &Layer, context: &mut Context<'_>) -> Result<()> {
         move |row: usize, q_head: usize, values: &[f32]| {
             let at = (tile.first + row) * q_dim + (head * group + q_head) * dim;
             match blocks {
-                // SAFETY: these rows' heads are this chunk's alone, and so are their blocks.
                 Some(blocks) => {
-                    quantize_row(isa, values, unsafe { blocks.part(at / BLOCK..(at + dim) / BLOCK) })
+                    // SAFETY: these rows' heads are this chunk's alone, and so are their blocks.
+                    let blocks = unsafe { blocks.part(at / BLOCK..(at + dim) / BLOCK) };
+                    quantize_row(isa, values, blocks);
                 }
                 // SAFETY: as above.
                 None => unsafe { attended.part(at..at + dim) }.copy_from_slice(values),

@@ -7,7 +7,7 @@ import sys
 
 from alloyforge import _native
 from alloyforge.cli import options
-from alloyforge.cli.progress import ProgressBar
+from alloyforge.progress import ProgressBar
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

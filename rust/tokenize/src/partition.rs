@@ -200,7 +200,7 @@ mod tests {
         );
         assert_eq!(split_around(&tokens, text, true, &[]), ["#0", "a", "#0", "#2", "#1", "#1", "#3"]);
         // touching is enough
-        assert_eq!(split_around(&tokens, "<s><s>", true, &[2..3]), ["<s>", "#0"]);
+        assert_eq!(split_around(&tokens, "<s><s>", true, std::slice::from_ref(&(2..3))), ["<s>", "#0"]);
     }
 
     #[test]

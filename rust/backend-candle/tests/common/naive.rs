@@ -87,8 +87,7 @@ fn axes(rope: &RopeSpec) -> Vec<usize> {
 fn turn(rope: &RopeSpec, len: usize, position: [u32; 3], head: &mut [f64]) {
     let table = rope.table(len);
     let axes = axes(rope);
-    for i in 0..rope.dim / 2 {
-        let axis = axes[i];
+    for (i, &axis) in axes.iter().enumerate() {
         let angle = f64::from(table.inv_freq[i]) * f64::from(position[axis]);
         let (sin, cos) = angle.sin_cos();
         let (sin, cos) = (sin * f64::from(table.magnitude), cos * f64::from(table.magnitude));

@@ -16,6 +16,10 @@ use crate::scheduler::SeqId;
 /// Most sequences that are guessed for at once: with more, steps are full without guesses.
 pub(crate) const MOST_SEQUENCES: usize = 8;
 
+/// Draws a token for one of the sequences that are guessed for, given its place, the logits and how many
+/// guesses it has.
+pub(crate) type Draw<'a> = dyn FnMut(usize, &[f32], usize) -> Result<u32> + 'a;
+
 /// What is asked for one sequence.
 pub(crate) struct Wanted<'a> {
     /// The sequence.
@@ -103,11 +107,7 @@ impl ModelDrafter {
     ///
     /// # Errors
     /// Whatever the model or `draw` fails with.
-    pub(crate) fn guess(
-        &mut self,
-        wanted: &mut [Wanted<'_>],
-        draw: &mut dyn FnMut(usize, &[f32], usize) -> Result<u32>,
-    ) -> Result<()> {
+    pub(crate) fn guess(&mut self, wanted: &mut [Wanted<'_>], draw: &mut Draw<'_>) -> Result<()> {
         self.clock += 1;
         for want in wanted.iter_mut() {
             self.go_back(want.seq, want.tokens);

@@ -410,8 +410,7 @@ impl Books {
     ) -> Result<usize> {
         let mut rows = guessed.chunks_exact(vocab_size.max(1));
         let mut num_right = 0;
-        loop {
-            let Some(Job::Generation(job)) = self.jobs.get_mut(&id) else { break };
+        while let Some(Job::Generation(job)) = self.jobs.get_mut(&id) {
             let Some(choice) = job.choices.get_mut(index) else { break };
             let Some(&token) = choice.tokens().last() else { break };
             let Some(guesser) = &mut choice.guesser else { break };

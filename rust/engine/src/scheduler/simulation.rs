@@ -123,7 +123,7 @@ impl Simulation {
             options,
             rope,
             context_len,
-            is_cached_by_chance: seed % 6 == 0,
+            is_cached_by_chance: seed.is_multiple_of(6),
             live: BTreeMap::new(),
             finished: 0,
             expired: 0,
@@ -402,7 +402,7 @@ fn random_arrivals() {
         }
         simulation.drain();
         let stats = simulation.scheduler.stats();
-        assert!(seed % 3 != 0 || seed % 6 == 0 || stats.prefix_hit_tokens == 0);
+        assert!(seed % 3 != 0 || seed.is_multiple_of(6) || stats.prefix_hit_tokens == 0);
         preemptions += stats.preemptions;
         hits += stats.prefix_hit_tokens;
         expired += simulation.expired;

@@ -60,7 +60,7 @@ def test_python_m(tiny_path: pathlib.Path) -> None:
         ([], 2, "usage: alloyforge"),
         (["serve", "x"], 2, "invalid choice: 'serve'"),
         (["run", "x.gguf", "hi"], 1, "alloyforge: x.gguf: no such file, and no model of that name"),
-        (["run", "x.gguf", "hi", "--image", "x.png"], 2, "unrecognized arguments"),
+        (["run", "x.gguf", "hi", "--picture", "x.png"], 2, "unrecognized arguments"),
         (["run", "TINY", "hi", "--top-p", "7"], 2, "alloyforge: top_p: must be a number from 0 to 1, not 7"),
         (["run", "TINY", "hi", "--top-p", "most"], 2, "invalid float value"),
         (["run", "TINY", "hi", "--device", "toaster"], 2, "alloyforge: device: `toaster` is none of"),

@@ -90,7 +90,7 @@ impl QueryTile<'_> {
 }
 
 /// The parts of a sequence that hold the tokens `visible`, in order. They begin at the same places in
-/// every sequence: every [`PART_LEN`] tokens, and further on at eighths of powers of two, so that their
+/// every sequence: every 256 tokens, and further on at eighths of powers of two, so that their
 /// count grows with the logarithm of the length.
 pub fn parts(visible: Range<usize>) -> impl Iterator<Item = Range<usize>> + Clone {
     let after = |start: usize| {

@@ -143,7 +143,7 @@ pub trait Simd: Int8 {
         self.load(&lanes)
     }
 
-    /// `e^x`, to the bits of [`exp`](crate::math::exp).
+    /// `e^x`, to the bits of `math::exp`.
     #[inline(always)]
     fn exp(self, v: Self::V) -> Self::V {
         let mut lanes = [0.0; LANES];

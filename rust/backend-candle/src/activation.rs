@@ -17,6 +17,20 @@ pub(crate) fn gated(place: &Place, kind: Activation, gate: &Tensor, up: &Tensor)
     out.map_err(|e| place.fault(e))
 }
 
+/// `activation(x)`, without a gate: the gated form with an `up` of one.
+pub(crate) fn plain(place: &Place, kind: Activation, x: &Tensor) -> Result<Tensor> {
+    let out = match kind {
+        Activation::Silu => x.silu(),
+        Activation::GeluTanh => x.gelu(),
+        Activation::Gelu => x.gelu_erf(),
+        Activation::ClampedSwiglu { alpha, limit } => {
+            x.ones_like().and_then(|ones| clamped_swiglu(x, &ones, alpha, limit))
+        }
+        other => return Err(Error::internal(format!("the Candle backend has no activation {other:?}"))),
+    };
+    out.map_err(|e| place.fault(e))
+}
+
 fn clamped_swiglu(gate: &Tensor, up: &Tensor, alpha: f32, limit: f32) -> candle_core::Result<Tensor> {
     let gate = gate.minimum(limit)?;
     let up = up.clamp(-limit, limit)?;

@@ -9,9 +9,10 @@ use crate::cache::Cache;
 use crate::fault::Place;
 use crate::layer::{Mlp, Weights};
 use crate::loader::Loaded;
+use crate::states::States;
 use crate::step::Step;
 use crate::threads::Threads;
-use crate::{check, device, experts, formats, loader, norm};
+use crate::{activation, check, device, experts, formats, loader, norm};
 
 /// Logits that are computed at a time: 64 MiB of f32.
 const LOGIT_VALUES: usize = 1 << 24;
@@ -25,14 +26,15 @@ pub struct CandleBackend {
 
 /// What the threads work on.
 #[derive(Debug)]
-struct Decoder {
-    place: Place,
-    spec: ModelSpec,
-    weights: Weights,
+pub(crate) struct Decoder {
+    pub(crate) place: Place,
+    pub(crate) spec: ModelSpec,
+    pub(crate) weights: Weights,
     kv_type: KvType,
     cache: Option<Cache>,
+    pub(crate) states: Option<States>,
     stage: Stage,
-    state: State,
+    pub(crate) state: State,
     memory: MemoryUse,
 }
 
@@ -50,9 +52,9 @@ enum Stage {
 
 /// What one phase leaves for the next.
 #[derive(Debug, Default)]
-struct State {
+pub(crate) struct State {
     /// The residual stream, f32 `[rows, hidden]`.
-    residual: Option<Tensor>,
+    pub(crate) residual: Option<Tensor>,
     /// Queries, `[rows, heads, head_dim]`.
     queries: Option<Tensor>,
     /// Attention's output, `[rows, heads * head_dim]`.
@@ -91,6 +93,7 @@ impl CandleBackend {
             weights,
             kv_type,
             cache: None,
+            states: None,
             stage: Stage::Idle,
             state: State::default(),
             memory: MemoryUse { weights: bytes, kv: 0, workspace },
@@ -105,7 +108,7 @@ fn workspace(spec: &ModelSpec, options: &LoadOptions) -> u64 {
         let a = &layer.attention;
         let attention = 3 * (a.num_heads + 2 * a.num_kv_heads) * a.head_dim;
         let mlp = match &layer.mlp {
-            MlpSpec::Dense { ff_dim, .. } => 3 * ff_dim,
+            MlpSpec::Dense { ff_dim, .. } | MlpSpec::Plain { ff_dim, .. } => 3 * ff_dim,
             MlpSpec::Moe(moe) => 3 * moe.ff_dim,
             _ => 0,
         };
@@ -156,7 +159,8 @@ impl Backend for CandleBackend {
         decoder.stage = if batch.tokens.is_empty() && batch.sequences.is_empty() {
             Stage::Empty
         } else {
-            Stage::Running(Box::new(Step::new(&decoder.place, &decoder.spec, cache, batch)?))
+            let slots = decoder.states.as_ref().map_or(0, |states| states.slots);
+            Stage::Running(Box::new(Step::new(&decoder.place, &decoder.spec, cache, slots, batch)?))
         };
         Ok(())
     }
@@ -175,6 +179,35 @@ impl Backend for CandleBackend {
 
     fn output(&mut self, layer: usize) -> Result<()> {
         self.phase(|decoder, _| decoder.output(layer))
+    }
+
+    fn cross(&mut self, layer: usize) -> Result<()> {
+        self.phase(|decoder, step| decoder.cross(step, layer))
+    }
+
+    fn reserve_states(&mut self, slots: usize, len: usize) -> Result<()> {
+        let decoder = &mut self.decoder;
+        if !decoder.spec.has_cross() || decoder.states.is_some() {
+            return Err(Error::internal("the model has no cross attention, or has its slots"));
+        }
+        let states = States::reserve(&decoder.place, &decoder.spec, decoder.kv_type, slots, len)?;
+        decoder.memory.kv += states.bytes;
+        decoder.states = Some(states);
+        Ok(())
+    }
+
+    fn put_states(&mut self, slot: usize, states: &[f32]) -> Result<()> {
+        let Self { threads, decoder } = self;
+        threads.run(|| decoder.put_states(slot, states))
+    }
+
+    fn watched(&mut self) -> Result<Vec<f32>> {
+        let states = self.decoder.states.as_mut();
+        Ok(states.map(|states| std::mem::take(&mut states.watched)).unwrap_or_default())
+    }
+
+    fn hidden(&mut self, out: &mut [f32]) -> Result<()> {
+        self.phase(|decoder, step| decoder.hidden(step, out))
     }
 
     fn mlp(&mut self, layer: usize) -> Result<()> {
@@ -262,6 +295,12 @@ impl Decoder {
         let hidden = self.spec.hidden_dim;
         let rows = self.weights.embedding.rows(&step.tokens);
         let rows = rows.and_then(|rows| rows * f64::from(self.spec.embedding_scale)).map_err(fault)?;
+        let rows = match (&self.weights.positions, &step.places) {
+            (Some(table), Some(places)) => {
+                table.index_select(places, 0).and_then(|positions| rows + positions).map_err(fault)?
+            }
+            _ => rows,
+        };
         for span in &step.embeds {
             let values = &span.values[span.rows.start * hidden..span.rows.end * hidden];
             if !values.is_empty() {
@@ -287,7 +326,7 @@ impl Decoder {
         let (spec, weights) = (&self.spec.layers[layer], &self.weights.layers[layer]);
         let a = &spec.attention;
         let x = match &weights.attention_norm {
-            Some(norm) => norm::rms(residual, norm, self.spec.norm_eps)?,
+            Some(norm) => norm.forward(residual, self.spec.norm_eps)?,
             None => residual.clone(),
         };
         let heads = |x: &Tensor, heads: usize, weight: Option<&Tensor>| {
@@ -338,11 +377,16 @@ impl Decoder {
         let (spec, weights) = (&self.spec.layers[layer], &self.weights.layers[layer]);
         let residual = self.state.residual.as_ref().ok_or_else(out_of_order)?;
         let x = match &weights.mlp_norm {
-            Some(norm) => norm::rms(residual, norm, self.spec.norm_eps).map_err(|e| self.place.fault(e))?,
+            Some(norm) => norm.forward(residual, self.spec.norm_eps).map_err(|e| self.place.fault(e))?,
             None => residual.clone(),
         };
         let out = match (&weights.mlp, &spec.mlp) {
             (Mlp::Dense(mlp), _) => mlp.forward(&self.place, &x)?,
+            (Mlp::Plain { up, down, activation: kind }, _) => {
+                let inner = up.forward(&x).map_err(|e| self.place.fault(e))?;
+                let inner = activation::plain(&self.place, *kind, &inner)?;
+                down.forward(&inner).map_err(|e| self.place.fault(e))?
+            }
             (Mlp::Moe { router, experts }, MlpSpec::Moe(moe)) => {
                 experts::forward(&self.place, moe, router, experts, &x)?
             }
@@ -372,7 +416,7 @@ impl Decoder {
     }
 
     /// The residual stream plus what a block adds to it.
-    fn add(&self, out: &Tensor, post_norm: Option<&Tensor>) -> Result<Tensor> {
+    pub(crate) fn add(&self, out: &Tensor, post_norm: Option<&Tensor>) -> Result<Tensor> {
         let residual = self.state.residual.as_ref().ok_or_else(out_of_order)?;
         let sum = || {
             let out = match post_norm {
@@ -391,9 +435,22 @@ impl Decoder {
         let residual = left(&mut self.state.residual)?;
         if let Some(wanted) = &step.logit_rows {
             let rows = residual.index_select(wanted, 0);
-            let rows = rows.and_then(|rows| norm::rms(&rows, &self.weights.final_norm, self.spec.norm_eps));
+            let rows = rows.and_then(|rows| self.weights.final_norm.forward(&rows, self.spec.norm_eps));
             self.state.finished = Some(rows.map_err(|e| self.place.fault(e))?);
         }
+        Ok(())
+    }
+
+    /// The residual stream of the asked rows, on the host.
+    fn hidden(&mut self, step: &Step, out: &mut [f32]) -> Result<()> {
+        let residual = left(&mut self.state.residual)?;
+        let Some(wanted) = &step.logit_rows else { return Ok(()) };
+        let rows = residual.index_select(wanted, 0).and_then(|rows| rows.flatten_all()?.to_vec1::<f32>());
+        let rows = rows.map_err(|e| self.place.fault(e))?;
+        if rows.len() != out.len() {
+            return Err(Error::internal(format!("room for {} numbers of {}", out.len(), rows.len())));
+        }
+        out.copy_from_slice(&rows);
         Ok(())
     }
 
@@ -436,7 +493,7 @@ impl Decoder {
 }
 
 /// What an earlier phase left.
-fn left(slot: &mut Option<Tensor>) -> Result<Tensor> {
+pub(crate) fn left(slot: &mut Option<Tensor>) -> Result<Tensor> {
     slot.take().ok_or_else(out_of_order)
 }
 

@@ -1,7 +1,8 @@
 //! What a spec must hold before tensors are made from it: Candle panics on some odd shapes.
 
 use alloyforge_types::{
-    Activation, AttentionSpec, Error, LayerSpec, MlpSpec, ModelSpec, NormPlacement, QkNorm, Result, RopeSpec,
+    Activation, AttentionSpec, Error, LayerSpec, MlpSpec, ModelSpec, NormKind, NormPlacement, QkNorm, Result,
+    RopeSpec,
 };
 
 /// The largest number a single width may be: far above every model, and low enough that no product
@@ -59,6 +60,18 @@ fn layer_fault(spec: &ModelSpec, layer: &LayerSpec) -> Option<String> {
         NormPlacement::Pre | NormPlacement::Post | NormPlacement::Sandwich => {}
         other => return Some(format!("norms placed {other:?}")),
     }
+    match spec.norm {
+        NormKind::Rms => {}
+        NormKind::Layer if !layer.norms.has_post() => {}
+        other => return Some(format!("norms {other:?} placed {:?}", layer.norms)),
+    }
+    if let Some(c) = &layer.cross
+        && (!is_width(c.num_heads)
+            || !is_width(c.head_dim)
+            || !c.num_heads.checked_mul(c.head_dim).is_some_and(is_width))
+    {
+        return Some(format!("{} cross heads of width {}", c.num_heads, c.head_dim));
+    }
     let Some(group) = spec.kv_groups.get(layer.kv_group) else {
         return Some(format!("KV group {} of {}", layer.kv_group, spec.kv_groups.len()));
     };
@@ -90,7 +103,9 @@ fn attention_fault(spec: &ModelSpec, a: &AttentionSpec) -> Option<String> {
 
 fn mlp_fault(mlp: &MlpSpec) -> Option<String> {
     let (ff_dim, activation) = match mlp {
-        MlpSpec::Dense { ff_dim, activation } => (*ff_dim, *activation),
+        MlpSpec::Dense { ff_dim, activation } | MlpSpec::Plain { ff_dim, activation, .. } => {
+            (*ff_dim, *activation)
+        }
         MlpSpec::Moe(moe) => {
             if moe.experts_per_token == 0
                 || moe.experts_per_token > moe.num_experts

@@ -6,13 +6,16 @@ use candle_core::Tensor;
 use crate::activation::gated;
 use crate::fault::Place;
 use crate::matrix::Matrix;
+use crate::norm::Norm;
 
 /// All weights.
 #[derive(Debug)]
 pub(crate) struct Weights {
     pub(crate) embedding: Matrix,
+    /// Learned positions, f32 `[positions, hidden]`.
+    pub(crate) positions: Option<Tensor>,
     pub(crate) layers: Vec<Layer>,
-    pub(crate) final_norm: Tensor,
+    pub(crate) final_norm: Norm,
     pub(crate) head: Matrix,
     pub(crate) head_bias: Option<Tensor>,
 }
@@ -20,7 +23,7 @@ pub(crate) struct Weights {
 /// One layer's weights. Vectors are f32 of one dimension.
 #[derive(Debug)]
 pub(crate) struct Layer {
-    pub(crate) attention_norm: Option<Tensor>,
+    pub(crate) attention_norm: Option<Norm>,
     pub(crate) attention_post_norm: Option<Tensor>,
     pub(crate) q: Linear,
     pub(crate) k: Linear,
@@ -30,9 +33,20 @@ pub(crate) struct Layer {
     pub(crate) k_norm: Option<Tensor>,
     /// Of shape `[heads, 1, 1]`.
     pub(crate) sinks: Option<Tensor>,
-    pub(crate) mlp_norm: Option<Tensor>,
+    pub(crate) cross: Option<Cross>,
+    pub(crate) mlp_norm: Option<Norm>,
     pub(crate) mlp_post_norm: Option<Tensor>,
     pub(crate) mlp: Mlp,
+}
+
+/// Attention over an encoder's states.
+#[derive(Debug)]
+pub(crate) struct Cross {
+    pub(crate) norm: Norm,
+    pub(crate) q: Linear,
+    pub(crate) k: Linear,
+    pub(crate) v: Linear,
+    pub(crate) o: Linear,
 }
 
 /// A layer's MLP.
@@ -40,6 +54,8 @@ pub(crate) struct Layer {
 pub(crate) enum Mlp {
     /// One for all rows.
     Dense(Gated),
+    /// Without a gate.
+    Plain { up: Linear, down: Linear, activation: Activation },
     /// Several, of which a router gives each row some.
     Moe { router: Linear, experts: Vec<Gated> },
 }

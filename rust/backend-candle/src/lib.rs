@@ -37,6 +37,7 @@ mod norm;
 mod plan;
 mod quantize;
 mod rope;
+mod states;
 mod step;
 mod threads;
 

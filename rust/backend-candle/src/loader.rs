@@ -9,8 +9,9 @@ use alloyforge_types::{
 use candle_core::Tensor;
 
 use crate::fault::Place;
-use crate::layer::{Gated, Layer, Linear, Mlp, Weights};
+use crate::layer::{Cross, Gated, Layer, Linear, Mlp, Weights};
 use crate::matrix::Matrix;
+use crate::norm::Norm;
 use crate::plan::{Forms, Wanted};
 use crate::quantize::Target;
 use crate::{convert, plan};
@@ -54,7 +55,9 @@ pub(crate) fn load(
         }
         let ty = forms.turned(w, weight.ty);
         let form = forms.form(w, ty);
-        let part = if w.role.is_vector() {
+        let part = if w.role == Role::Positions {
+            Part::Vector(convert::dense_f32(place, &weight)?)
+        } else if w.role.is_vector() {
             let row = convert::dense_f32(place, &weight)?;
             Part::Vector(row.flatten_all().map_err(|e| place.fault(e))?)
         } else {
@@ -88,6 +91,15 @@ impl Parts {
         }
     }
 
+    /// The norm whose weight is `role`: with a bias it is a layer norm.
+    fn norm(&mut self, role: Role, bias: Role) -> Option<Norm> {
+        let weight = self.vector(role)?;
+        Some(match self.vector(bias) {
+            Some(bias) => Norm::Layer { weight, bias },
+            None => Norm::Rms(weight),
+        })
+    }
+
     fn matrix(&mut self, role: Role) -> Result<Matrix> {
         match self.0.remove(&role) {
             Some(Part::Matrix(matrix)) => Ok(matrix),
@@ -108,9 +120,17 @@ impl Parts {
             .map(|(i, layer)| self.layer(i, layer, place))
             .collect::<Result<Vec<_>>>()?;
         let head = if spec.has_tied_head { embedding.clone() } else { self.matrix(Role::Head)? };
-        let final_norm =
-            self.vector(Role::FinalNorm).ok_or_else(|| Error::internal("the final norm was not loaded"))?;
-        Ok(Weights { embedding, layers, final_norm, head, head_bias: self.vector(Role::HeadBias) })
+        let final_norm = self
+            .norm(Role::FinalNorm, Role::FinalNormBias)
+            .ok_or_else(|| Error::internal("the final norm was not loaded"))?;
+        let positions = spec.positions.map(|_| self.vector(Role::Positions));
+        let positions = match positions {
+            Some(None) => return Err(Error::internal("the positions were not loaded")),
+            Some(table) => table,
+            None => None,
+        };
+        let head_bias = self.vector(Role::HeadBias);
+        Ok(Weights { embedding, positions, layers, final_norm, head, head_bias })
     }
 
     fn layer(&mut self, index: usize, spec: &LayerSpec, place: &Place) -> Result<Layer> {
@@ -140,10 +160,27 @@ impl Parts {
                 down: Linear { matrix: self.matrix(of(L::Down))?, bias: None },
                 activation: *activation,
             }),
+            MlpSpec::Plain { activation, .. } => Mlp::Plain {
+                up: self.linear(of(L::Up), of(L::UpBias))?,
+                down: self.linear(of(L::Down), of(L::DownBias))?,
+                activation: *activation,
+            },
             other => return Err(Error::internal(format!("an MLP {other:?} passed the check"))),
         };
+        let cross = match spec.cross {
+            None => None,
+            Some(_) => Some(Cross {
+                norm: self
+                    .norm(of(L::CrossNorm), of(L::CrossNormBias))
+                    .ok_or_else(|| Error::internal("a cross attention's norm was not loaded"))?,
+                q: self.linear(of(L::CrossQ), of(L::CrossQBias))?,
+                k: self.linear(of(L::CrossK), of(L::CrossKBias))?,
+                v: self.linear(of(L::CrossV), of(L::CrossVBias))?,
+                o: self.linear(of(L::CrossO), of(L::CrossOBias))?,
+            }),
+        };
         Ok(Layer {
-            attention_norm: self.vector(of(L::AttnNorm)),
+            attention_norm: self.norm(of(L::AttnNorm), of(L::AttnNormBias)),
             attention_post_norm: self.vector(of(L::AttnPostNorm)),
             q: self.linear(of(L::Q), of(L::QBias))?,
             k: self.linear(of(L::K), of(L::KBias))?,
@@ -152,7 +189,8 @@ impl Parts {
             q_norm: self.vector(of(L::QNorm)),
             k_norm: self.vector(of(L::KNorm)),
             sinks: sinks.map_err(|e| place.fault(e))?,
-            mlp_norm: self.vector(of(L::MlpNorm)),
+            cross,
+            mlp_norm: self.norm(of(L::MlpNorm), of(L::MlpNormBias)),
             mlp_post_norm: self.vector(of(L::MlpPostNorm)),
             mlp,
         })

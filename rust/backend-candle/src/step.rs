@@ -23,6 +23,11 @@ pub(crate) struct Step {
     /// The asked rows, where there are any.
     pub(crate) logit_rows: Option<Tensor>,
     pub(crate) embeds: Vec<EmbedSpan>,
+    /// The place of each row in its sequence, where the model has learned positions.
+    pub(crate) places: Option<Tensor>,
+    /// Rows of one slot of encoder states: the slot, the first row, how many.
+    pub(crate) shares: Vec<(usize, usize, usize)>,
+    pub(crate) watched_heads: Vec<(usize, usize)>,
     /// Masks made by an earlier layer of this step.
     pub(crate) masks: HashMap<MaskKey, Option<Tensor>>,
 }
@@ -50,9 +55,15 @@ impl Step {
     ///
     /// # Errors
     /// `Internal` for a batch that contradicts itself, `Device`.
-    pub(crate) fn new(place: &Place, spec: &ModelSpec, cache: &Cache, batch: &Batch) -> Result<Self> {
+    pub(crate) fn new(
+        place: &Place,
+        spec: &ModelSpec,
+        cache: &Cache,
+        num_slots: usize,
+        batch: &Batch,
+    ) -> Result<Self> {
         let fault = |e| place.fault(e);
-        check(spec, batch).map_err(|what| Error::internal(format!("batch: {what}")))?;
+        check(spec, num_slots, batch).map_err(|what| Error::internal(format!("batch: {what}")))?;
         let rows = batch.tokens.len();
         let mut slots = vec![Vec::with_capacity(rows); spec.kv_groups.len()];
         let mut sequences = Vec::with_capacity(batch.sequences.len());
@@ -75,6 +86,9 @@ impl Step {
             num_logit_rows: wanted.len(),
             logit_rows: logit_rows.transpose().map_err(fault)?,
             embeds: batch.embeds.clone(),
+            places: places(place, spec, batch).map_err(fault)?,
+            shares: if spec.has_cross() { shares(batch) } else { Vec::new() },
+            watched_heads: batch.watched_heads.clone(),
             masks: HashMap::new(),
         })
     }
@@ -117,13 +131,38 @@ impl Sequence {
     }
 }
 
+/// The place of each row, where the model has learned positions.
+fn places(place: &Place, spec: &ModelSpec, batch: &Batch) -> candle_core::Result<Option<Tensor>> {
+    if spec.positions.is_none() {
+        return Ok(None);
+    }
+    let rows = batch.sequences.iter().flat_map(|s| s.start as u32..(s.start + s.num_rows) as u32);
+    let rows: Vec<u32> = rows.collect();
+    Tensor::from_slice(&rows, rows.len(), &place.device).map(Some)
+}
+
+/// The rows of each slot; neighbours of one slot together.
+fn shares(batch: &Batch) -> Vec<(usize, usize, usize)> {
+    let mut shares: Vec<(usize, usize, usize)> = Vec::new();
+    let mut row = 0;
+    for sequence in &batch.sequences {
+        let slot = sequence.states.unwrap_or_default();
+        match shares.last_mut() {
+            Some(last) if last.0 == slot => last.2 += sequence.num_rows,
+            _ => shares.push((slot, row, sequence.num_rows)),
+        }
+        row += sequence.num_rows;
+    }
+    shares
+}
+
 /// The first index that the token at `index` sees.
 pub(crate) fn first_seen(index: usize, window: Option<usize>) -> usize {
     window.map_or(0, |window| (index + 1).saturating_sub(window))
 }
 
 /// Whether the parts of `batch` fit each other and `spec`.
-fn check(spec: &ModelSpec, batch: &Batch) -> std::result::Result<(), String> {
+fn check(spec: &ModelSpec, num_slots: usize, batch: &Batch) -> std::result::Result<(), String> {
     let rows = batch.tokens.len();
     let counted = batch.sequences.iter().try_fold(0usize, |sum, s| sum.checked_add(s.num_rows));
     if counted != Some(rows) || u32::try_from(rows).is_err() {
@@ -135,6 +174,10 @@ fn check(spec: &ModelSpec, batch: &Batch) -> std::result::Result<(), String> {
     if !batch.logit_rows.is_sorted_by(|a, b| a < b) || batch.logit_rows.last().is_some_and(|&row| row >= rows)
     {
         return Err(format!("logit rows {:?} of {rows}", batch.logit_rows));
+    }
+    let heads_of = |layer: usize| Some(spec.layers.get(layer)?.cross.as_ref()?.num_heads);
+    if batch.watched_heads.iter().any(|&(layer, head)| heads_of(layer).is_none_or(|n| head >= n)) {
+        return Err(format!("watched heads {:?}", batch.watched_heads));
     }
     for span in &batch.embeds {
         let len = span.rows.end.checked_sub(span.rows.start);
@@ -152,6 +195,12 @@ fn check(spec: &ModelSpec, batch: &Batch) -> std::result::Result<(), String> {
     }
     for (i, s) in batch.sequences.iter().enumerate() {
         let end = s.start.checked_add(s.num_rows).filter(|&end| u32::try_from(end).is_ok());
+        if spec.has_cross() && s.states.is_none_or(|slot| slot >= num_slots) {
+            return Err(format!("sequence {i} attends to slot {:?} of {num_slots}", s.states));
+        }
+        if end.is_some_and(|end| spec.positions.is_some_and(|most| end > most)) {
+            return Err(format!("sequence {i}: {end:?} tokens, there are {:?} positions", spec.positions));
+        }
         let fits = |len: usize| len == 0 || len == s.num_rows;
         let sees = |(row, &end): (usize, &usize)| s.start + row < end && end <= s.start + s.num_rows;
         if s.num_rows == 0 || end.is_none() || s.tables.len() != spec.kv_groups.len() {

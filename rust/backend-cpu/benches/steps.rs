@@ -113,6 +113,7 @@ fn batch(groups: usize, sequences: usize, rows: usize, depth: usize) -> Batch {
             .collect(),
         logit_rows: (1..=sequences).map(|i| i * rows - 1).collect(),
         embeds: Vec::new(),
+        ..Batch::default()
     }
 }
 

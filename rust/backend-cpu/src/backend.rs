@@ -12,8 +12,9 @@ use crate::cache::Cache;
 use crate::check;
 use crate::layer::Layer;
 use crate::loader::{self, Weights};
-use crate::phases::{Context, attention, ends, mlp};
+use crate::phases::{Context, attention, cross, ends, mlp};
 use crate::rope::Rope;
+use crate::states::States;
 use crate::step::{Limits, Step};
 use crate::workspace::Workspace;
 
@@ -27,6 +28,7 @@ pub struct CpuBackend {
     weights: Weights,
     ropes: Vec<Rope>,
     cache: Cache,
+    states: States,
     step: Step,
     workspace: Workspace,
 }
@@ -74,6 +76,7 @@ impl CpuBackend {
             weights,
             ropes,
             cache: Cache::new(spec, kv_type)?,
+            states: States::new(spec, kv_type)?,
             step: Step::default(),
             workspace,
         })
@@ -97,6 +100,7 @@ impl CpuBackend {
             pool: &self.pool,
             ropes: &self.ropes,
             cache: &mut self.cache,
+            states: &mut self.states,
             step: &self.step,
             work: &mut self.workspace,
         };
@@ -111,6 +115,7 @@ impl CpuBackend {
             pool: &self.pool,
             ropes: &self.ropes,
             cache: &mut self.cache,
+            states: &mut self.states,
             step: &self.step,
             work: &mut self.workspace,
         };
@@ -132,7 +137,11 @@ impl Backend for CpuBackend {
     }
 
     fn memory(&self) -> MemoryUse {
-        MemoryUse { weights: self.weights.bytes, kv: self.cache.bytes(), workspace: self.workspace.bytes() }
+        MemoryUse {
+            weights: self.weights.bytes,
+            kv: self.cache.bytes() + self.states.cache.bytes(),
+            workspace: self.workspace.bytes(),
+        }
     }
 
     fn reserve_kv(&mut self, blocks: &[usize]) -> Result<()> {
@@ -144,13 +153,14 @@ impl Backend for CpuBackend {
             // this is a child of the process that loaded the model
             self.pool = Pool::shared(self.pool.threads())?;
         }
-        self.step.set(&self.spec, &self.cache, self.limits, batch)?;
+        self.states.watched.clear();
+        self.step.set(&self.spec, &self.cache, self.states.slots, self.limits, batch)?;
         ends::angles(&mut self.whole().1)
     }
 
     fn embed(&mut self) -> Result<()> {
         let (weights, mut context) = self.whole();
-        ends::embed(&weights.embedding, &mut context)
+        ends::embed(&weights.embedding, weights.positions.as_deref(), &mut context)
     }
 
     fn qkv(&mut self, layer: usize) -> Result<()> {
@@ -166,6 +176,47 @@ impl Backend for CpuBackend {
     fn output(&mut self, layer: usize) -> Result<()> {
         let (layer, mut context) = self.parts(layer)?;
         attention::output(layer, &mut context)
+    }
+
+    fn cross(&mut self, layer: usize) -> Result<()> {
+        let (weights, mut context) = self.parts(layer)?;
+        match &weights.cross {
+            Some(weights) => cross::cross(weights, layer, &mut context),
+            None => Err(Error::internal(format!("layer {layer} has no cross attention"))),
+        }
+    }
+
+    fn reserve_states(&mut self, slots: usize, len: usize) -> Result<()> {
+        if !self.spec.has_cross() {
+            return Err(Error::internal("the model has no cross attention"));
+        }
+        self.states.reserve(slots, len)
+    }
+
+    fn put_states(&mut self, slot: usize, states: &[f32]) -> Result<()> {
+        let wanted = self.states.len.checked_mul(self.spec.hidden_dim);
+        if slot >= self.states.slots || wanted != Some(states.len()) {
+            return Err(Error::internal(format!("{} numbers for slot {slot}", states.len())));
+        }
+        if self.pool.is_stale() {
+            self.pool = Pool::shared(self.pool.threads())?;
+        }
+        let max_rows = self.limits.max_rows;
+        for layer in 0..self.spec.layers.len() {
+            let (weights, mut context) = self.parts(layer)?;
+            if let Some(weights) = &weights.cross {
+                cross::put(weights, slot, states, max_rows, &mut context)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn watched(&mut self) -> Result<Vec<f32>> {
+        Ok(std::mem::take(&mut self.states.watched))
+    }
+
+    fn hidden(&mut self, out: &mut [f32]) -> Result<()> {
+        ends::hidden(&mut self.whole().1, out)
     }
 
     fn mlp(&mut self, layer: usize) -> Result<()> {

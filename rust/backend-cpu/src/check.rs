@@ -3,7 +3,7 @@
 //! A spec comes from a file through the families' translation, which refuses what is wrong with a
 //! message of its own. This is the last line: the phases index by these numbers.
 
-use alloyforge_types::{Error, MlpSpec, ModelSpec, Result};
+use alloyforge_types::{Error, MlpSpec, ModelSpec, NormKind, Result};
 
 /// Checks `spec`.
 ///
@@ -13,6 +13,12 @@ pub(crate) fn spec(spec: &ModelSpec) -> Result<()> {
     let wrong = |what: String| Err(Error::internal(format!("model spec: {what}")));
     if spec.vocab_size == 0 || spec.hidden_dim == 0 {
         return wrong(format!("vocabulary of {}, width {}", spec.vocab_size, spec.hidden_dim));
+    }
+    if spec.norm != NormKind::Rms && spec.layers.iter().any(|layer| layer.norms.has_post()) {
+        return wrong(format!("norms of kind {:?} after a block", spec.norm));
+    }
+    if spec.positions == Some(0) {
+        return wrong("no position".to_owned());
     }
     let widest_head = spec.layers.iter().map(|layer| layer.attention.head_dim).max().unwrap_or(0);
     for (i, rope) in spec.ropes.iter().enumerate() {
@@ -54,8 +60,15 @@ pub(crate) fn spec(spec: &ModelSpec) -> Result<()> {
         if !within || group.layers.iter().filter(|&&l| l == i).count() != 1 {
             return wrong(format!("layer {i} does not belong to KV group {}", layer.kv_group));
         }
+        if let Some(c) = &layer.cross
+            && (c.num_heads == 0
+                || c.head_dim == 0
+                || c.num_heads.checked_mul(c.head_dim).is_none_or(|width| width > 1 << 30))
+        {
+            return wrong(format!("layer {i} has {} cross heads of width {}", c.num_heads, c.head_dim));
+        }
         match &layer.mlp {
-            MlpSpec::Dense { ff_dim, .. } if *ff_dim > 0 => {}
+            MlpSpec::Dense { ff_dim, .. } | MlpSpec::Plain { ff_dim, .. } if *ff_dim > 0 => {}
             MlpSpec::Moe(moe) if moe.ff_dim > 0 && (1..=moe.num_experts).contains(&moe.experts_per_token) => {
             }
             other => return wrong(format!("layer {i} has the MLP {other:?}")),

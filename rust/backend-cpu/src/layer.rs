@@ -2,7 +2,9 @@
 
 use alloyforge_kernels::activation::Activation;
 use alloyforge_kernels::attention::HeadSpec;
+use alloyforge_kernels::isa::Isa;
 use alloyforge_kernels::matrix::Matrix;
+use alloyforge_kernels::norm;
 use alloyforge_kernels::router::RouterOrder;
 
 use crate::cache::LayerPlace;
@@ -17,6 +19,30 @@ pub(crate) struct Linear {
 impl From<Matrix> for Linear {
     fn from(matrix: Matrix) -> Self {
         Self { matrix, bias: None }
+    }
+}
+
+/// A norm of the residual stream.
+#[derive(Debug)]
+pub(crate) enum Norm {
+    Rms(Vec<f32>),
+    Layer { weight: Vec<f32>, bias: Vec<f32> },
+}
+
+impl Norm {
+    /// Numbers in a row.
+    pub(crate) fn width(&self) -> usize {
+        match self {
+            Self::Rms(weight) | Self::Layer { weight, .. } => weight.len(),
+        }
+    }
+
+    /// The norm of `x`, into `out`.
+    pub(crate) fn apply(&self, isa: Isa, x: &[f32], eps: f32, out: &mut [f32]) {
+        match self {
+            Self::Rms(weight) => norm::rms_norm(isa, x, weight, eps, out),
+            Self::Layer { weight, bias } => norm::layer_norm(isa, x, weight, bias, eps, out),
+        }
     }
 }
 
@@ -45,6 +71,34 @@ pub(crate) struct Dense {
     pub(crate) activation: Activation,
 }
 
+/// An MLP without a gate.
+#[derive(Debug)]
+pub(crate) struct Plain {
+    pub(crate) up: Linear,
+    pub(crate) down: Linear,
+    pub(crate) activation: Activation,
+}
+
+/// Attention over an encoder's states.
+#[derive(Debug)]
+pub(crate) struct Cross {
+    pub(crate) norm: Norm,
+    pub(crate) q: Linear,
+    pub(crate) k: Linear,
+    pub(crate) v: Linear,
+    pub(crate) o: Linear,
+    pub(crate) num_heads: usize,
+    pub(crate) heads: HeadSpec,
+    pub(crate) place: LayerPlace,
+}
+
+impl Cross {
+    /// Width of all heads.
+    pub(crate) fn width(&self) -> usize {
+        self.num_heads * self.heads.layout.head_dim
+    }
+}
+
 /// A mixture of experts.
 #[derive(Debug)]
 pub(crate) struct Experts {
@@ -60,6 +114,7 @@ pub(crate) struct Experts {
 pub(crate) enum Mlp {
     /// Boxed: it is many times the size of the other variant.
     Dense(Box<Dense>),
+    Plain(Box<Plain>),
     Experts(Experts),
 }
 
@@ -71,7 +126,7 @@ pub(crate) struct Layer {
     pub(crate) heads: HeadSpec,
     pub(crate) rope: Option<usize>,
     pub(crate) place: LayerPlace,
-    pub(crate) attn_norm: Option<Vec<f32>>,
+    pub(crate) attn_norm: Option<Norm>,
     pub(crate) q: Linear,
     pub(crate) k: Linear,
     pub(crate) v: Linear,
@@ -79,7 +134,8 @@ pub(crate) struct Layer {
     pub(crate) sinks: Option<Vec<f32>>,
     pub(crate) o: Linear,
     pub(crate) attn_post_norm: Option<Vec<f32>>,
-    pub(crate) mlp_norm: Option<Vec<f32>>,
+    pub(crate) cross: Option<Box<Cross>>,
+    pub(crate) mlp_norm: Option<Norm>,
     pub(crate) mlp: Mlp,
     pub(crate) mlp_post_norm: Option<Vec<f32>>,
 }

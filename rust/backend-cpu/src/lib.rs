@@ -11,6 +11,7 @@
 //! | `qkv` | norm by rows; three products by weight rows; norm, turn and cache by block and head |
 //! | `attend` | one, by tiles of rows and key heads |
 //! | `output` | product and residual by weight rows (and one more for a norm after) |
+//! | `cross` | norm by rows; queries by weight rows; attention by tiles and heads; product and residual |
 //! | `mlp` | norm by rows; gate, up and activation by weight rows; down and residual by weight rows |
 //!
 //! With experts, tokens are sorted by expert first, so that each expert's weights are read once a step
@@ -34,6 +35,7 @@ mod layer;
 mod loader;
 mod phases;
 mod rope;
+mod states;
 mod step;
 mod workspace;
 

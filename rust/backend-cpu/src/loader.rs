@@ -11,19 +11,22 @@ use alloyforge_kernels::pool::Pool;
 use alloyforge_kernels::quantize;
 use alloyforge_kernels::router::RouterOrder;
 use alloyforge_types::{
-    self as types, DType, Error, ExpertRole, KvType, LayerRole, MlpSpec, ModelSpec, QkNorm, QuantType,
-    Result, Role, Weight,
+    self as types, DType, Error, ExpertRole, KvType, LayerRole, MlpSpec, ModelSpec, NormKind, QkNorm,
+    QuantType, Result, Role, Weight,
 };
 
 use crate::cache::LayerPlace;
-use crate::layer::{Dense, Experts, HeadNorm, Layer, Linear, Mlp};
+use crate::layer::{Cross, Dense, Experts, HeadNorm, Layer, Linear, Mlp, Norm, Plain};
+use crate::states::cross_spec;
 
 /// Everything that is loaded once.
 #[derive(Debug)]
 pub(crate) struct Weights {
     pub(crate) embedding: Matrix,
+    /// Learned positions, row by row.
+    pub(crate) positions: Option<Vec<f32>>,
     pub(crate) layers: Vec<Layer>,
-    pub(crate) final_norm: Vec<f32>,
+    pub(crate) final_norm: Norm,
     /// `None` where the embeddings are the head.
     pub(crate) head: Option<Matrix>,
     pub(crate) head_bias: Option<Vec<f32>>,
@@ -52,17 +55,18 @@ pub(crate) fn load(
     };
     let mut loader = Loader { spec, source, options, pool, isa, bytes: 0 };
     let embedding = loader.matrix(Role::Embedding)?;
+    let positions = spec.positions.map(|_| loader.numbers(Role::Positions)).transpose()?;
     progress(1);
     let mut layers = Vec::with_capacity(spec.layers.len());
     for i in 0..spec.layers.len() {
         layers.push(loader.layer(i, kv_type)?);
         progress(i + 2);
     }
-    let final_norm = loader.vector(Role::FinalNorm)?;
+    let final_norm = loader.norm(Role::FinalNorm, Role::FinalNormBias)?;
     let head = (!spec.has_tied_head).then(|| loader.matrix(Role::Head)).transpose()?;
     let head_bias = loader.vector_if_any(Role::HeadBias)?;
     progress(spec.layers.len() + 2);
-    Ok(Weights { embedding, layers, final_norm, head, head_bias, bytes: loader.bytes })
+    Ok(Weights { embedding, positions, layers, final_norm, head, head_bias, bytes: loader.bytes })
 }
 
 /// [`Matrix::pack`] or [`Matrix::pack_tiles`].
@@ -96,8 +100,27 @@ impl<'a> Loader<'a> {
     }
 
     fn vector(&mut self, role: Role) -> Result<Vec<f32>> {
+        self.numbers(role)
+    }
+
+    /// The norm whose weight is `role`.
+    fn norm(&mut self, role: Role, bias: Role) -> Result<Norm> {
+        match self.spec.norm {
+            NormKind::Rms => Ok(Norm::Rms(self.vector(role)?)),
+            NormKind::Layer => Ok(Norm::Layer { weight: self.vector(role)?, bias: self.vector(bias)? }),
+            other => Err(self.unknown(format!("the norm {other:?}"))),
+        }
+    }
+
+    /// That norm, where the spec has one.
+    fn norm_if_any(&mut self, role: Role, bias: Role) -> Result<Option<Norm>> {
+        self.spec.weight_shape(role).map(|_| self.norm(role, bias)).transpose()
+    }
+
+    /// All numbers of a weight.
+    fn numbers(&mut self, role: Role) -> Result<Vec<f32>> {
         let weight = self.weight(role)?;
-        let mut numbers = vec![0.0; weight.cols];
+        let mut numbers = vec![0.0; weight.rows * weight.cols];
         dequant::dequantize(weight.ty, &weight.data, &mut numbers)
             .map_err(|e| Error::internal(e.to_string()))?;
         self.bytes += 4 * numbers.len() as u64;
@@ -149,6 +172,25 @@ impl<'a> Loader<'a> {
         let layer = &self.spec.layers[i];
         let a = &layer.attention;
         let role = |role: L| Role::Layer(i, role);
+        let cross = match &layer.cross {
+            None => None,
+            Some(c) => Some(Box::new(Cross {
+                norm: self.norm(role(L::CrossNorm), role(L::CrossNormBias))?,
+                q: self.linear(role(L::CrossQ), role(L::CrossQBias))?,
+                k: self.linear(role(L::CrossK), role(L::CrossKBias))?,
+                v: self.linear(role(L::CrossV), role(L::CrossVBias))?,
+                o: self.linear(role(L::CrossO), role(L::CrossOBias))?,
+                num_heads: c.num_heads,
+                heads: HeadSpec {
+                    layout: PlaneLayout { ty: kv_type, head_dim: c.head_dim },
+                    group: 1,
+                    scale: c.scale,
+                    softcap: None,
+                    window: None,
+                },
+                place: LayerPlace::new(&cross_spec(self.spec), i, kv_type),
+            })),
+        };
         let head_norm = match a.qk_norm {
             QkNorm::None => HeadNorm::None,
             QkNorm::PerHead => {
@@ -171,7 +213,7 @@ impl<'a> Loader<'a> {
             },
             rope: a.rope,
             place: LayerPlace::new(self.spec, i, kv_type),
-            attn_norm: self.vector_if_any(role(L::AttnNorm))?,
+            attn_norm: self.norm_if_any(role(L::AttnNorm), role(L::AttnNormBias))?,
             q: self.linear(role(L::Q), role(L::QBias))?,
             k: self.linear(role(L::K), role(L::KBias))?,
             v: self.linear(role(L::V), role(L::VBias))?,
@@ -179,7 +221,8 @@ impl<'a> Loader<'a> {
             sinks: self.vector_if_any(role(L::Sinks))?,
             o: self.linear(role(L::O), role(L::OBias))?,
             attn_post_norm: self.vector_if_any(role(L::AttnPostNorm))?,
-            mlp_norm: self.vector_if_any(role(L::MlpNorm))?,
+            cross,
+            mlp_norm: self.norm_if_any(role(L::MlpNorm), role(L::MlpNormBias))?,
             mlp: self.mlp(i, &layer.mlp)?,
             mlp_post_norm: self.vector_if_any(role(L::MlpPostNorm))?,
         })
@@ -193,6 +236,11 @@ impl<'a> Loader<'a> {
                 gate: self.matrix(role(L::Gate))?.into(),
                 up: self.matrix(role(L::Up))?.into(),
                 down: self.matrix(role(L::Down))?.into(),
+                activation: self.activation(*activation)?,
+            }))),
+            MlpSpec::Plain { activation, .. } => Ok(Mlp::Plain(Box::new(Plain {
+                up: self.linear(role(L::Up), role(L::UpBias))?,
+                down: self.linear(role(L::Down), role(L::DownBias))?,
                 activation: self.activation(*activation)?,
             }))),
             MlpSpec::Moe(moe) => {

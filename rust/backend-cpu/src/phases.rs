@@ -1,9 +1,11 @@
 //! The phases, each a few jobs of the pool over the workspace.
 
 pub(crate) mod attention;
+pub(crate) mod cross;
 pub(crate) mod ends;
 mod experts;
 pub(crate) mod mlp;
+mod plain;
 
 use std::ops::Range;
 
@@ -16,8 +18,9 @@ use alloyforge_kernels::product::{self, Input, Output, Store};
 use alloyforge_types::{ModelSpec, Result};
 
 use crate::cache::Cache;
-use crate::layer::Linear;
+use crate::layer::{Linear, Norm};
 use crate::rope::Rope;
+use crate::states::States;
 use crate::step::Step;
 use crate::workspace::{Scratch, Workspace};
 
@@ -31,6 +34,7 @@ pub(crate) struct Context<'a> {
     pub(crate) pool: &'a Pool,
     pub(crate) ropes: &'a [Rope],
     pub(crate) cache: &'a mut Cache,
+    pub(crate) states: &'a mut States,
     pub(crate) step: &'a Step,
     pub(crate) work: &'a mut Workspace,
 }
@@ -48,18 +52,18 @@ fn norm_rows(
     isa: Isa,
     pool: &Pool,
     from: &[f32],
-    weight: &[f32],
+    norm: &Norm,
     eps: f32,
     count: usize,
     to: &mut [f32],
     blocks: Option<&mut [Block]>,
 ) -> Result<()> {
-    let width = weight.len();
+    let width = norm.width();
     let (to, blocks) = (Disjoint::new(to), blocks.map(Disjoint::new));
     by_rows(pool, count, |row| {
         // SAFETY: each row is one call's alone.
         let to = unsafe { to.part(row * width..(row + 1) * width) };
-        norm::rms_norm(isa, &from[row * width..][..width], weight, eps, to);
+        norm.apply(isa, &from[row * width..][..width], eps, to);
         if let Some(blocks) = &blocks {
             let len = num_blocks(width);
             // SAFETY: as above.

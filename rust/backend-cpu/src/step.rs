@@ -40,6 +40,11 @@ pub(crate) struct Step {
     pub(crate) runs: Vec<Rows>,
     /// Rows that attend together.
     pub(crate) tiles: Vec<Rows>,
+    /// The place of each row in its sequence.
+    pub(crate) places: Vec<usize>,
+    /// Rows that attend together over an encoder's states; their `sequence` is a slot.
+    pub(crate) cross_tiles: Vec<Rows>,
+    pub(crate) watched_heads: Vec<(usize, usize)>,
     pub(crate) logit_rows: Vec<usize>,
     /// The block tables of all sequences, one after the other, for each group.
     tables: Vec<Vec<BlockId>>,
@@ -64,6 +69,7 @@ impl Step {
         &mut self,
         spec: &ModelSpec,
         cache: &Cache,
+        num_slots: usize,
         limits: Limits,
         batch: &Batch,
     ) -> Result<()> {
@@ -81,6 +87,7 @@ impl Step {
         for (i, sequence) in batch.sequences.iter().enumerate() {
             self.push(spec, cache, i, sequence)?;
         }
+        self.set_cross(spec, num_slots, batch)?;
         if self.ends.len() != self.num_rows {
             return Err(wrong(format!("{} tokens for {} rows of sequences", self.num_rows, self.ends.len())));
         }
@@ -95,6 +102,9 @@ impl Step {
         self.positions.clear();
         self.runs.clear();
         self.tiles.clear();
+        self.places.clear();
+        self.cross_tiles.clear();
+        self.watched_heads.clear();
         self.logit_rows.clear();
         self.tables.resize_with(num_groups, Vec::new);
         self.tables.iter_mut().for_each(Vec::clear);
@@ -114,6 +124,9 @@ impl Step {
         if num_rows > self.num_rows - first {
             return wrong(format!("{num_rows} rows, {} tokens are left", self.num_rows - first));
         }
+        if spec.positions.is_some_and(|most| end > most) {
+            return wrong(format!("{end} tokens, there are {:?} positions", spec.positions));
+        }
         for (what, len) in [("ends", sequence.attend_end.len()), ("positions", sequence.rope_positions.len())]
         {
             if len != 0 && len != num_rows {
@@ -127,6 +140,7 @@ impl Step {
                 return wrong(format!("row {row} sees up to {sees}, of {end}"));
             }
             self.ends.push(sees);
+            self.places.push(start + row);
             let position = sequence.rope_positions.get(row).copied().unwrap_or([(own - 1) as u32; 3]);
             self.positions.push((position, rope_len.max(own)));
         }
@@ -154,6 +168,37 @@ impl Step {
         let rows = Rows { sequence: index, first, count: num_rows, start };
         self.runs.extend(rows.cut(|start| BLOCK_LEN - start % BLOCK_LEN));
         self.tiles.extend(rows.cut(|_| TILE_ROWS));
+        Ok(())
+    }
+
+    /// The rows of each slot, tile by tile, where the spec has cross attention.
+    fn set_cross(&mut self, spec: &ModelSpec, num_slots: usize, batch: &Batch) -> Result<()> {
+        if !spec.has_cross() {
+            return Ok(());
+        }
+        let heads_of = |layer: usize| Some(spec.layers.get(layer)?.cross.as_ref()?.num_heads);
+        if batch.watched_heads.iter().any(|&(layer, head)| heads_of(layer).is_none_or(|n| head >= n)) {
+            return Err(wrong(format!("watched heads {:?}", batch.watched_heads)));
+        }
+        self.watched_heads.extend_from_slice(&batch.watched_heads);
+        let mut first = 0;
+        for (i, sequence) in batch.sequences.iter().enumerate() {
+            let Some(slot) = sequence.states.filter(|&slot| slot < num_slots) else {
+                return Err(wrong(format!(
+                    "sequence {i} attends to slot {:?} of {num_slots}",
+                    sequence.states
+                )));
+            };
+            let mut rows = Rows { sequence: slot, first, count: sequence.num_rows, start: 0 };
+            first += rows.count;
+            // neighbours of one slot share its tiles
+            if let Some(last) = self.cross_tiles.last_mut().filter(|last| last.sequence == slot) {
+                let taken = rows.count.min(TILE_ROWS - last.count);
+                last.count += taken;
+                rows = Rows { first: rows.first + taken, count: rows.count - taken, ..rows };
+            }
+            self.cross_tiles.extend(rows.cut(|_| TILE_ROWS));
+        }
         Ok(())
     }
 

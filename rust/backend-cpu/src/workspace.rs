@@ -117,7 +117,11 @@ impl Workspace {
             spec.layers.iter().map(|layer| width(&layer.attention)).max().unwrap_or(0)
         };
         let (rows, hidden) = (limits.max_rows, spec.hidden_dim);
-        let (q_dim, kv_dim) = (widest(|a| a.num_heads * a.head_dim), widest(|a| a.num_kv_heads * a.head_dim));
+        let cross = spec.layers.iter().filter_map(|layer| layer.cross.as_ref());
+        let cross_dim = cross.clone().map(|c| c.num_heads * c.head_dim).max().unwrap_or(0);
+        let cross_head = cross.map(|c| c.head_dim).max().unwrap_or(0);
+        let q_dim = widest(|a| a.num_heads * a.head_dim).max(cross_dim);
+        let kv_dim = widest(|a| a.num_kv_heads * a.head_dim).max(cross_dim);
         // an expert's rows are as many as chose it, all together `per_token` a row
         let (mut gated, mut experts, mut pairs, mut ff_dim) = (0usize, 0, 0usize, 0);
         let size = |a: usize, b: usize| a.checked_mul(b).ok_or_else(too_large);
@@ -126,7 +130,7 @@ impl Workspace {
         let mut gated_blocks = 0usize;
         for layer in &spec.layers {
             let (width, each) = match &layer.mlp {
-                MlpSpec::Dense { ff_dim, .. } => (*ff_dim, 1),
+                MlpSpec::Dense { ff_dim, .. } | MlpSpec::Plain { ff_dim, .. } => (*ff_dim, 1),
                 MlpSpec::Moe(moe) => {
                     experts = experts.max(moe.num_experts);
                     pairs = pairs.max(size(rows, moe.experts_per_token)?);
@@ -136,12 +140,14 @@ impl Workspace {
             };
             ff_dim = ff_dim.max(width);
             gated = gated.max(size(size(rows, each)?, width)?);
-            let room = if matches!(layer.mlp, MlpSpec::Moe(_)) { &mut blocks } else { &mut gated_blocks };
+            let room =
+                if matches!(layer.mlp, MlpSpec::Dense { .. }) { &mut gated_blocks } else { &mut blocks };
             *room = (*room).max(size(size(rows, each)?, num_blocks(width))?);
         }
         let widths = [hidden, q_dim, ff_dim];
         let panel = product::scratch_len(widths.into_iter().max().unwrap_or(0));
-        let (head_dim, group) = (widest(|a| a.head_dim), widest(|a| a.num_heads / a.num_kv_heads));
+        let (head_dim, group) =
+            (widest(|a| a.head_dim).max(cross_head), widest(|a| a.num_heads / a.num_kv_heads));
         let scratch = PerWorker::new(threads, || {
             Ok::<_, Error>(Scratch {
                 panel: vec![0.0; panel],

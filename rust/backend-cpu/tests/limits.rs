@@ -240,6 +240,7 @@ fn batches_that_contradict_themselves_are_errors() {
         ],
         logit_rows: vec![35, 39],
         embeds: vec![],
+        watched_heads: vec![],
     };
     assert!(runner.forward(&sound()).is_ok());
     type Break = fn(&mut Batch);

@@ -94,8 +94,8 @@ pub struct MemoryUse {
 
 /// A decoder's phases on one device.
 ///
-/// A step is `begin`, `embed`, then for each layer `qkv`, `attend`, `output`, `mlp`, then
-/// `final_norm` and `logits`. The backend keeps the residual stream and everything between phases.
+/// A step is `begin`, `embed`, then for each layer `qkv`, `attend`, `output`, `cross` where the layer
+/// attends to an encoder's states, `mlp`, then `final_norm` and `logits`, or `hidden`. The backend keeps the residual stream and everything between phases.
 /// What a row comes to depends on its own sequence alone: on the native backend bit for bit, whatever
 /// the batch, the chunks and the count of threads.
 pub trait Backend: Send {
@@ -147,6 +147,47 @@ pub trait Backend: Send {
     /// # Errors
     /// `Device`.
     fn output(&mut self, layer: usize) -> Result<()>;
+
+    /// Norm, queries, attention over the states of each sequence's slot, output, residual.
+    ///
+    /// # Errors
+    /// `Device`; `Internal` from a backend or a layer without cross attention.
+    fn cross(&mut self, layer: usize) -> Result<()> {
+        Err(Error::internal(format!("layer {layer} has no cross attention here")))
+    }
+
+    /// Takes room for the encoder states of `slots` inputs of `len` rows each, once.
+    ///
+    /// # Errors
+    /// `OutOfMemory`; `Internal` from a backend or a model without cross attention.
+    fn reserve_states(&mut self, _slots: usize, _len: usize) -> Result<()> {
+        Err(Error::internal("there is no cross attention here"))
+    }
+
+    /// Computes every layer's keys and values of `states`, `[len, hidden]`, into `slot`, between steps.
+    ///
+    /// # Errors
+    /// `Device`; `Internal` for a slot or a length that was not reserved.
+    fn put_states(&mut self, _slot: usize, _states: &[f32]) -> Result<()> {
+        Err(Error::internal("there is no cross attention here"))
+    }
+
+    /// The probabilities of the batch's watched heads, `[heads, rows, len]`, after the last layer.
+    ///
+    /// # Errors
+    /// `Device`; `Internal` from a backend without cross attention.
+    fn watched(&mut self) -> Result<Vec<f32>> {
+        Err(Error::internal("there is no cross attention here"))
+    }
+
+    /// The residual stream of the rows whose logits are asked for, before the last norm, into `out`, of
+    /// shape `[logit_rows, hidden]`, after the last layer: what an encoder gives.
+    ///
+    /// # Errors
+    /// `Device`; `Internal` from a backend that keeps it to itself.
+    fn hidden(&mut self, _out: &mut [f32]) -> Result<()> {
+        Err(Error::internal("this backend does not give its residual stream"))
+    }
 
     /// Norm, gated MLP or experts, norm after, residual; then what spliced rows add behind the layer.
     ///
@@ -222,6 +263,39 @@ pub trait Model: Send {
     /// # Errors
     /// `Device`, `OutOfMemory`; `Internal` for a batch that contradicts itself.
     fn forward(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<()>;
+
+    /// Runs one step up to the last norm; `out` is resized to `[logit_rows, hidden]`, the residual
+    /// stream of the rows whose logits are asked for.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    fn hidden(&mut self, _batch: &Batch, _out: &mut Vec<f32>) -> Result<()> {
+        Err(Error::internal("this model does not give its residual stream"))
+    }
+
+    /// As [`Backend::reserve_states`].
+    ///
+    /// # Errors
+    /// `OutOfMemory`; `Internal` from a model without cross attention.
+    fn reserve_states(&mut self, _slots: usize, _len: usize) -> Result<()> {
+        Err(Error::internal("this model has no cross attention"))
+    }
+
+    /// As [`Backend::put_states`].
+    ///
+    /// # Errors
+    /// `Device`; `Internal` for a slot or a length that was not reserved.
+    fn put_states(&mut self, _slot: usize, _states: &[f32]) -> Result<()> {
+        Err(Error::internal("this model has no cross attention"))
+    }
+
+    /// As [`Backend::watched`], of the step before.
+    ///
+    /// # Errors
+    /// `Device`; `Internal` from a model without cross attention.
+    fn watched(&mut self) -> Result<Vec<f32>> {
+        Err(Error::internal("this model has no cross attention"))
+    }
 
     /// As [`Backend::copy_blocks`].
     ///

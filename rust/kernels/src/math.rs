@@ -40,6 +40,19 @@ pub(crate) fn tanh<S: Simd>(s: S, x: f32) -> f32 {
     1.0 - 2.0 / (exp(s, 2.0 * x) + 1.0)
 }
 
+/// The error function to within 5e-7 (Abramowitz and Stegun, 7.1.26). NaN stays NaN.
+#[inline(always)]
+pub(crate) fn erf<S: Simd>(s: S, x: f32) -> f32 {
+    let size = x.abs();
+    let t = 1.0 / s.mul_add_scalar(0.327_591_1, size, 1.0);
+    let mut p = 1.061_405_4;
+    p = s.mul_add_scalar(p, t, -1.453_152);
+    p = s.mul_add_scalar(p, t, 1.421_413_7);
+    p = s.mul_add_scalar(p, t, -0.284_496_74);
+    p = s.mul_add_scalar(p, t, 0.254_829_6);
+    (1.0 - p * t * exp(s, -size * size)).copysign(x)
+}
+
 /// `cap * tanh(x / cap)`.
 #[inline(always)]
 pub(crate) fn soft_cap<S: Simd>(s: S, x: f32, cap: f32) -> f32 {
@@ -62,6 +75,7 @@ mod tests {
                 *x = match self.1 {
                     0 => exp(s, *x),
                     1 => tanh(s, *x),
+                    2 => erf(s, *x),
                     _ => soft_cap(s, *x, 30.0),
                 };
             }
@@ -92,6 +106,10 @@ mod tests {
                 );
             }
             for (x, t) in xs.iter().zip(map(isa, &xs, 2)) {
+                let error = (f64::from(t) - libm::erf(f64::from(*x))).abs();
+                assert!(error < 5e-7, "{}: erf({x}) = {t}", isa.name());
+            }
+            for (x, t) in xs.iter().zip(map(isa, &xs, 3)) {
                 let want = 30.0 * (f64::from(*x) / 30.0).tanh();
                 assert!((f64::from(t) - want).abs() < 1e-5, "{}: cap({x}) = {t}", isa.name());
             }

@@ -1,4 +1,4 @@
-//! Root-mean-square norms and the residual sum.
+//! Root-mean-square and layer norms, and the residual sum.
 
 use crate::isa::{Isa, Kernel, LANES, Simd};
 
@@ -14,9 +14,46 @@ pub fn rms_norm_in_place(isa: Isa, x: &mut [f32], weight: &[f32], eps: f32) {
     isa.run(ApplyInPlace { x, weight, scale });
 }
 
+/// `out = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias`, all of one length (Ba et al., arXiv
+/// 1607.06450).
+pub fn layer_norm(isa: Isa, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+    isa.run(LayerNorm { x, weight, bias, eps, out });
+}
+
 /// `x += scale * y`.
 pub fn add_scaled(isa: Isa, x: &mut [f32], y: &[f32], scale: f32) {
     isa.run(AddScaled { x, y, scale });
+}
+
+struct LayerNorm<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    bias: &'a [f32],
+    eps: f32,
+    out: &'a mut [f32],
+}
+
+impl Kernel for LayerNorm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let len = self.x.len() as f32;
+        let (chunks, rest) = self.x.as_chunks::<LANES>();
+        let mut sum = s.splat(0.0);
+        for chunk in chunks {
+            sum = s.add(sum, s.load(chunk));
+        }
+        let mean = s.sum(s.add(sum, s.load_part(rest))) / len;
+        // the centred numbers first, so that what `load_part` fills up with stays zero
+        for (o, x) in self.out.iter_mut().zip(self.x) {
+            *o = x - mean;
+        }
+        let scale = Scale { x: self.out, eps: self.eps }.run(s);
+        for ((o, w), b) in self.out.iter_mut().zip(self.weight).zip(self.bias) {
+            *o = *o * scale * w + b;
+        }
+    }
 }
 
 /// `1 / sqrt(mean(x^2) + eps)`.
@@ -127,11 +164,35 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn layer_norms_are_the_reference(
+            (x, weight, bias) in (1usize..300).prop_flat_map(|n| (
+                prop::collection::vec(-3.0f32..5.0, n),
+                prop::collection::vec(-2.0f32..2.0, n),
+                prop::collection::vec(-2.0f32..2.0, n),
+            )),
+            eps in 1e-5f32..1e-2,
+        ) {
+            let want = reference::layer_norm(&x, &weight, &bias, eps);
+            for isa in Isa::available() {
+                let mut out = vec![0.0; x.len()];
+                layer_norm(isa, &x, &weight, &bias, eps, &mut out);
+                for (o, w) in out.iter().zip(&want) {
+                    prop_assert!((f64::from(*o) - w).abs() <= 1e-4 + w.abs() * 1e-4, "{}", isa.name());
+                }
+            }
+        }
+    }
+
     #[test]
     fn one_nan_is_everywhere() {
         for isa in Isa::available() {
             let mut x = [1.0; 40];
             x[35] = f32::NAN;
+            let mut out = [0.0; 40];
+            layer_norm(isa, &x, &[1.0; 40], &[0.0; 40], 1e-5, &mut out);
+            assert!(out.iter().all(|v| v.is_nan()));
             rms_norm_in_place(isa, &mut x, &[1.0; 40], 1e-5);
             assert!(x.iter().all(|v| v.is_nan()));
         }

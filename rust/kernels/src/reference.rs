@@ -11,6 +11,15 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f64> {
     x.iter().zip(weight).map(|(&v, &w)| f64::from(v) * scale * f64::from(w)).collect()
 }
 
+/// `(x - mean(x)) * weight / sqrt(var(x) + eps) + bias` (Ba et al., arXiv 1607.06450).
+pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> Vec<f64> {
+    let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / x.len() as f64;
+    let var = x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / x.len() as f64;
+    let scale = 1.0 / (var + f64::from(eps)).sqrt();
+    let scaled = x.iter().zip(weight).map(|(&v, &w)| (f64::from(v) - mean) * scale * f64::from(w));
+    scaled.zip(bias).map(|(v, &b)| v + f64::from(b)).collect()
+}
+
 /// The numbers that a row's blocks of bytes stand for: the nearest of 255 steps up to the largest
 /// magnitude of every 32.
 pub fn blocks_of_bytes(row: &[f32]) -> Vec<f64> {

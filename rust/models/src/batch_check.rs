@@ -71,6 +71,12 @@ impl BatchCheck {
         if s.num_rows == 0 {
             return defect("has no rows".to_owned());
         }
+        if spec.has_cross() != s.states.is_some() {
+            return defect(format!("attends to the states in slot {:?}", s.states));
+        }
+        if let Some(most) = spec.positions.filter(|&most| end > most) {
+            return defect(format!("{end} tokens, there are {most} positions"));
+        }
         if s.tables.len() != spec.kv_groups.len() {
             return defect(format!("{} block tables for {} KV groups", s.tables.len(), spec.kv_groups.len()));
         }

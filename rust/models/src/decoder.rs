@@ -34,6 +34,28 @@ impl<B: Backend> Decoder<B> {
     }
 }
 
+impl<B: Backend> Decoder<B> {
+    /// Runs the phases of every layer.
+    fn layers(&mut self, batch: &Batch) -> Result<()> {
+        self.check.batch(&self.spec, batch)?;
+        if batch.tokens.is_empty() {
+            return Ok(());
+        }
+        self.backend.begin(batch)?;
+        self.backend.embed()?;
+        for (i, layer) in self.spec.layers.iter().enumerate() {
+            self.backend.qkv(i)?;
+            self.backend.attend(i)?;
+            self.backend.output(i)?;
+            if layer.cross.is_some() {
+                self.backend.cross(i)?;
+            }
+            self.backend.mlp(i)?;
+        }
+        Ok(())
+    }
+}
+
 impl<B: Backend> Model for Decoder<B> {
     fn spec(&self) -> &ModelSpec {
         &self.spec
@@ -66,19 +88,8 @@ impl<B: Backend> Model for Decoder<B> {
     }
 
     fn forward(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<()> {
-        self.check.batch(&self.spec, batch)?;
         logits.clear();
-        if batch.tokens.is_empty() {
-            return Ok(());
-        }
-        self.backend.begin(batch)?;
-        self.backend.embed()?;
-        for layer in 0..self.spec.layers.len() {
-            self.backend.qkv(layer)?;
-            self.backend.attend(layer)?;
-            self.backend.output(layer)?;
-            self.backend.mlp(layer)?;
-        }
+        self.layers(batch)?;
         // a chunk of a prompt that asks for nothing fills the cache and ends here
         if batch.logit_rows.is_empty() {
             return Ok(());
@@ -86,6 +97,28 @@ impl<B: Backend> Model for Decoder<B> {
         self.backend.final_norm()?;
         resize(logits, batch.logit_rows.len(), self.spec.vocab_size)?;
         self.backend.logits(logits)
+    }
+
+    fn hidden(&mut self, batch: &Batch, out: &mut Vec<f32>) -> Result<()> {
+        out.clear();
+        self.layers(batch)?;
+        if batch.logit_rows.is_empty() {
+            return Ok(());
+        }
+        resize(out, batch.logit_rows.len(), self.spec.hidden_dim)?;
+        self.backend.hidden(out)
+    }
+
+    fn reserve_states(&mut self, slots: usize, len: usize) -> Result<()> {
+        self.backend.reserve_states(slots, len)
+    }
+
+    fn put_states(&mut self, slot: usize, states: &[f32]) -> Result<()> {
+        self.backend.put_states(slot, states)
+    }
+
+    fn watched(&mut self) -> Result<Vec<f32>> {
+        self.backend.watched()
     }
 
     fn copy_blocks(&mut self, group: usize, pairs: &[(BlockId, BlockId)]) -> Result<()> {

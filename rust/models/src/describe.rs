@@ -81,7 +81,7 @@ pub fn describe(resolved: &Resolved, store: &dyn TensorStore) -> Description {
         kv_heads: first.map_or(0, |l| l.attention.num_kv_heads),
         head_dim: first.map_or(0, |l| l.attention.head_dim),
         ff_dim: first.map_or(0, |l| match &l.mlp {
-            MlpSpec::Dense { ff_dim, .. } => *ff_dim,
+            MlpSpec::Dense { ff_dim, .. } | MlpSpec::Plain { ff_dim, .. } => *ff_dim,
             MlpSpec::Moe(moe) => moe.ff_dim,
             _ => 0,
         }),

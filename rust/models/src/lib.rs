@@ -18,6 +18,7 @@ mod families;
 mod media;
 mod resolve;
 mod weights;
+mod whisper;
 
 pub use config::Config;
 pub use decoder::Decoder;
@@ -27,6 +28,7 @@ pub use media::{
     resolve_vision,
 };
 pub use resolve::{Resolved, resolve};
+pub use whisper::{AudioTower, Whisper, audio_tower, is_whisper, resolve_whisper};
 
 /// The format of most of the numbers in `store`, or how `config` says that they are quantised.
 pub fn file_type(config: &serde_json::Value, store: &dyn alloyforge_interfaces::TensorStore) -> String {

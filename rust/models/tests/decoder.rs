@@ -115,7 +115,7 @@ fn sequence(start: usize, rows: usize, first: BlockId) -> SequenceStep {
 
 fn batch(sequences: Vec<SequenceStep>, logit_rows: Vec<usize>) -> Batch {
     let rows = sequences.iter().map(|s| s.num_rows).sum();
-    Batch { tokens: vec![5; rows], sequences, logit_rows, embeds: Vec::new() }
+    Batch { tokens: vec![5; rows], sequences, logit_rows, ..Batch::default() }
 }
 
 fn mixed() -> Batch {

@@ -41,6 +41,9 @@ pub struct SequenceStep {
     /// Tokens of a picture that see each other (Gemma 3) have a larger one. Never past
     /// `start + num_rows`.
     pub attend_end: Vec<usize>,
+    /// The slot whose encoder states the sequence attends to, where the model has cross attention.
+    /// Neighbouring sequences of one slot read it together.
+    pub states: Option<usize>,
     /// For each row, its rotary position in time, height and width; empty: its index, three times.
     pub rope_positions: Vec<[u32; 3]>,
 }
@@ -56,4 +59,6 @@ pub struct Batch {
     pub logit_rows: Vec<usize>,
     /// Rows that are not token embeddings; disjoint.
     pub embeds: Vec<EmbedSpan>,
+    /// Heads of cross attention, `(layer, head)`, whose probabilities are kept for every row.
+    pub watched_heads: Vec<(usize, usize)>,
 }

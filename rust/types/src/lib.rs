@@ -38,7 +38,7 @@ pub use role::{ExpertRole, LayerRole, Role};
 pub use rope::{RopeLayout, RopeScaling, RopeSections, RopeSpec, RopeTable};
 pub use sampling::{DryBreaker, DryParams, Mirostat, Priority, SamplingParams, XtcParams};
 pub use spec::{
-    Activation, AttentionSpec, KvGroup, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement, QkNorm,
-    RouterOrder,
+    Activation, AttentionSpec, CrossSpec, KvGroup, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormKind,
+    NormPlacement, QkNorm, RouterOrder,
 };
 pub use tensor::{ByteView, TensorView, Weight};

@@ -122,17 +122,19 @@ impl ModelSpec {
             Role::Embedding if self.has_tied_head => (0, MatrixKind::Head),
             Role::Embedding => (0, MatrixKind::Embedding),
             Role::Head => (0, MatrixKind::Head),
-            Role::Layer(i, L::Q) => (i, MatrixKind::Q),
-            Role::Layer(i, L::K) => (i, MatrixKind::K),
-            Role::Layer(i, L::V) => (i, MatrixKind::V),
-            Role::Layer(i, L::O) => (i, MatrixKind::O),
+            Role::Layer(i, L::Q | L::CrossQ) => (i, MatrixKind::Q),
+            Role::Layer(i, L::K | L::CrossK) => (i, MatrixKind::K),
+            Role::Layer(i, L::V | L::CrossV) => (i, MatrixKind::V),
+            Role::Layer(i, L::O | L::CrossO) => (i, MatrixKind::O),
             Role::Layer(i, L::Down | L::Expert(_, E::Down)) => (i, MatrixKind::Down),
             Role::Layer(i, _) => (i, MatrixKind::Other),
-            Role::FinalNorm | Role::HeadBias => (0, MatrixKind::Other),
+            Role::Positions | Role::FinalNorm | Role::FinalNormBias | Role::HeadBias => {
+                (0, MatrixKind::Other)
+            }
         };
         let experts = self.layers.iter().find_map(|layer| match &layer.mlp {
             crate::MlpSpec::Moe(moe) => Some(moe.num_experts),
-            crate::MlpSpec::Dense { .. } => None,
+            crate::MlpSpec::Dense { .. } | crate::MlpSpec::Plain { .. } => None,
         });
         let attention = self.layers.first().map(|layer| &layer.attention);
         MatrixPlace {

@@ -7,8 +7,12 @@
 pub enum Role {
     /// Token embeddings, `[vocab, hidden]`.
     Embedding,
+    /// Learned positions, `[positions, hidden]`.
+    Positions,
     /// The norm before the head, `[1, hidden]`.
     FinalNorm,
+    /// Its bias, `[1, hidden]`.
+    FinalNormBias,
     /// The output head, `[vocab, hidden]`; the embeddings where they are tied.
     Head,
     /// The output head's bias, `[1, vocab]`.
@@ -22,6 +26,8 @@ pub enum Role {
 pub enum LayerRole {
     /// The norm before attention, `[1, hidden]`.
     AttnNorm,
+    /// Its bias, `[1, hidden]`.
+    AttnNormBias,
     /// The norm after attention, before the residual, `[1, hidden]`.
     AttnPostNorm,
     /// Queries, `[heads * head_dim, hidden]`.
@@ -46,16 +52,42 @@ pub enum LayerRole {
     KNorm,
     /// One attention sink logit a head, `[1, heads]`.
     Sinks,
+    /// The norm before attention over an encoder's states, `[1, hidden]`.
+    CrossNorm,
+    /// Its bias, `[1, hidden]`.
+    CrossNormBias,
+    /// Queries of that attention, `[heads * head_dim, hidden]`.
+    CrossQ,
+    /// Keys of the states, `[heads * head_dim, hidden]`.
+    CrossK,
+    /// Values of the states, `[heads * head_dim, hidden]`.
+    CrossV,
+    /// That attention's output, `[hidden, heads * head_dim]`.
+    CrossO,
+    /// The queries' bias.
+    CrossQBias,
+    /// The keys' bias.
+    CrossKBias,
+    /// The values' bias.
+    CrossVBias,
+    /// The output's bias.
+    CrossOBias,
     /// The norm before the MLP, `[1, hidden]`.
     MlpNorm,
+    /// Its bias, `[1, hidden]`.
+    MlpNormBias,
     /// The norm after the MLP, before the residual, `[1, hidden]`.
     MlpPostNorm,
     /// A dense MLP's gate, `[ff, hidden]`.
     Gate,
-    /// A dense MLP's up projection, `[ff, hidden]`.
+    /// A dense or plain MLP's up projection, `[ff, hidden]`.
     Up,
-    /// A dense MLP's down projection, `[hidden, ff]`.
+    /// A dense or plain MLP's down projection, `[hidden, ff]`.
     Down,
+    /// A plain MLP's up projection's bias, `[1, ff]`.
+    UpBias,
+    /// A plain MLP's down projection's bias, `[1, hidden]`.
+    DownBias,
     /// The router of a mixture of experts, `[experts, hidden]`.
     Router,
     /// The router's bias, added to its logits, `[1, experts]`.

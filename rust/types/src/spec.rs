@@ -26,6 +26,16 @@ impl NormPlacement {
     }
 }
 
+/// What the norms of the residual stream compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NormKind {
+    /// `x / sqrt(mean(x^2) + eps) * weight`: most decoders.
+    Rms,
+    /// `(x - mean(x)) / sqrt(var(x) + eps) * weight + bias`: Whisper. With [`NormPlacement::Pre`] alone.
+    Layer,
+}
+
 /// The norm on queries and keys, before the rotary embedding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -101,8 +111,32 @@ pub enum MlpSpec {
         /// The activation.
         activation: Activation,
     },
+    /// `down(activation(up(x)))`, without a gate: Whisper.
+    Plain {
+        /// Width between.
+        ff_dim: usize,
+        /// The activation, of `up(x)` alone.
+        activation: Activation,
+        /// Whether both products have biases.
+        has_bias: bool,
+    },
     /// A mixture of experts.
     Moe(MoeSpec),
+}
+
+/// A layer's attention over the states that an encoder left: its keys and values are computed once for
+/// each [slot](crate::SequenceStep::states), with no position and no mask. It stands between the
+/// layer's own attention and its MLP, with a norm before it and a residual sum after it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CrossSpec {
+    /// Heads, of queries, keys and values alike.
+    pub num_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// The factor on query times key.
+    pub scale: f32,
+    /// Whether all four products have biases.
+    pub has_bias: bool,
 }
 
 /// A layer's attention.
@@ -137,6 +171,8 @@ pub struct AttentionSpec {
 pub struct LayerSpec {
     /// Its attention.
     pub attention: AttentionSpec,
+    /// Its attention over an encoder's states.
+    pub cross: Option<CrossSpec>,
     /// Its MLP.
     pub mlp: MlpSpec,
     /// Where its norms stand.
@@ -173,8 +209,13 @@ pub struct ModelSpec {
     pub ropes: Vec<RopeSpec>,
     /// The KV groups that layers refer to.
     pub kv_groups: Vec<KvGroup>,
-    /// Added to the mean square in every RMS norm.
+    /// What the norms compute; those on queries and keys are RMS in any case.
+    pub norm: NormKind,
+    /// Added to the mean square or the variance in every norm.
     pub norm_eps: f32,
+    /// Rows of a table of learned positions, which is added to token embeddings (not to spliced ones).
+    /// No sequence is longer.
+    pub positions: Option<usize>,
     /// The factor on token embeddings (not on spliced ones).
     pub embedding_scale: f32,
     /// The factor on what each block adds to the residual stream: Granite.
@@ -216,5 +257,10 @@ impl ModelSpec {
                 2 * a.num_kv_heads * ty.vector_bytes(a.head_dim)
             })
             .sum()
+    }
+
+    /// Whether a layer attends to an encoder's states.
+    pub fn has_cross(&self) -> bool {
+        self.layers.iter().any(|layer| layer.cross.is_some())
     }
 }

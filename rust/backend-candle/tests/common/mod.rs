@@ -11,8 +11,8 @@ use alloyforge_backend_candle::CandleBackend;
 use alloyforge_interfaces::{Backend, LoadOptions, WeightSource};
 use alloyforge_types::{
     Activation, AttentionSpec, BLOCK_LEN, Batch, EmbedSpan, ExpertRole, KvType, LayerRole, LayerSpec,
-    MlpSpec, ModelSpec, NO_BLOCK, NormPlacement, QkNorm, QuantType, Result, Role, RopeLayout, RopeScaling,
-    RopeSpec, SequenceStep, Weight,
+    MlpSpec, ModelSpec, NO_BLOCK, NormKind, NormPlacement, QkNorm, QuantType, Result, Role, RopeLayout,
+    RopeScaling, RopeSpec, SequenceStep, Weight,
 };
 
 mod naive;
@@ -69,21 +69,29 @@ impl RandomWeights {
         let (layer, role) = match role {
             Role::Embedding | Role::Head => return (vocab, hidden),
             Role::HeadBias => return (1, vocab),
-            Role::FinalNorm => return (1, hidden),
+            Role::FinalNorm | Role::FinalNormBias => return (1, hidden),
+            Role::Positions => return (self.spec.positions.unwrap_or(0), hidden),
             Role::Layer(layer, role) => (&self.spec.layers[layer], role),
         };
         let a = &layer.attention;
         let (q, kv) = (a.num_heads * a.head_dim, a.num_kv_heads * a.head_dim);
         let (ff, experts) = match &layer.mlp {
-            MlpSpec::Dense { ff_dim, .. } => (*ff_dim, 0),
+            MlpSpec::Dense { ff_dim, .. } | MlpSpec::Plain { ff_dim, .. } => (*ff_dim, 0),
             MlpSpec::Moe(moe) => (moe.ff_dim, moe.num_experts),
             other => panic!("{other:?}"),
         };
         let per_head = a.qk_norm == QkNorm::PerHead;
+        let cross = layer.cross.as_ref().map_or(0, |c| c.num_heads * c.head_dim);
         match role {
             LayerRole::AttnNorm | LayerRole::AttnPostNorm | LayerRole::MlpNorm | LayerRole::MlpPostNorm => {
                 (1, hidden)
             }
+            LayerRole::AttnNormBias | LayerRole::MlpNormBias | LayerRole::DownBias => (1, hidden),
+            LayerRole::CrossNorm | LayerRole::CrossNormBias | LayerRole::CrossOBias => (1, hidden),
+            LayerRole::CrossQ | LayerRole::CrossK | LayerRole::CrossV => (cross, hidden),
+            LayerRole::CrossO => (hidden, cross),
+            LayerRole::CrossQBias | LayerRole::CrossKBias | LayerRole::CrossVBias => (1, cross),
+            LayerRole::UpBias => (1, ff),
             LayerRole::Q => (q, hidden),
             LayerRole::K | LayerRole::V => (kv, hidden),
             LayerRole::O => (hidden, q),
@@ -176,6 +184,7 @@ pub fn spec() -> ModelSpec {
         attention: attention(),
         mlp: MlpSpec::Dense { ff_dim: 20, activation: Activation::Silu },
         norms: NormPlacement::Pre,
+        cross: None,
         kv_group: 0,
     };
     let mut spec = ModelSpec {
@@ -186,7 +195,9 @@ pub fn spec() -> ModelSpec {
         layers: vec![layer.clone(), layer],
         ropes: vec![rope()],
         kv_groups: Vec::new(),
+        norm: NormKind::Rms,
         norm_eps: 1e-5,
+        positions: None,
         embedding_scale: 1.0,
         residual_scale: 1.0,
         logit_scale: 1.0,
@@ -311,6 +322,7 @@ impl Runner {
             tables,
             attend_end: of(&text.attend_end).unwrap_or_default(),
             rope_positions: text.rope_positions.get(range.clone()).unwrap_or_default().to_vec(),
+            states: None,
         }
     }
 

@@ -29,10 +29,10 @@ fn products(layer: &Layer, context: &mut Context<'_>) -> Result<()> {
     let work = &mut *context.work;
     let (pool, wanted) = (context.pool, takes_blocks(&[&layer.q, &layer.k, &layer.v]));
     let input = match &layer.attn_norm {
-        Some(weight) => {
+        Some(norm) => {
             let (eps, from) = (context.spec.norm_eps, work.residual.get());
             let blocks = wanted.then(|| work.blocks.get_mut());
-            norm_rows(isa, pool, from, weight, eps, count, work.normed.get_mut(), blocks)?;
+            norm_rows(isa, pool, from, norm, eps, count, work.normed.get_mut(), blocks)?;
             Input::first(work.normed.get(), hidden, count).with_blocks(wanted.then(|| work.blocks.get()))
         }
         None => {

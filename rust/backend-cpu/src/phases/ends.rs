@@ -8,6 +8,7 @@ use alloyforge_kernels::scale;
 use alloyforge_types::{Error, Result};
 
 use super::{Context, by_rows, to_blocks};
+use crate::layer::Norm;
 use crate::step::Source;
 
 /// The angles of every row for every rope, once a step.
@@ -29,7 +30,7 @@ pub(crate) fn angles(context: &mut Context<'_>) -> Result<()> {
 }
 
 /// Residual stream = scaled token embeddings, spliced rows as they are.
-pub(crate) fn embed(embedding: &Matrix, context: &mut Context<'_>) -> Result<()> {
+pub(crate) fn embed(embedding: &Matrix, positions: Option<&[f32]>, context: &mut Context<'_>) -> Result<()> {
     let (step, isa, hidden) = (context.step, context.isa, context.spec.hidden_dim);
     let factor = context.spec.embedding_scale;
     let residual = Disjoint::new(context.work.residual.get_mut());
@@ -41,6 +42,10 @@ pub(crate) fn embed(embedding: &Matrix, context: &mut Context<'_>) -> Result<()>
                 let token = token as usize;
                 embedding.widen_rows(isa, token..token + 1, to)?;
                 scale::scale_and_cap(isa, to, factor, None);
+                if let Some(positions) = positions {
+                    let at = step.places[row] * hidden;
+                    norm::add_scaled(isa, to, &positions[at..at + hidden], 1.0);
+                }
             }
             Source::Span(span, index) => {
                 to.copy_from_slice(&step.spans[span].values[index * hidden..][..hidden]);
@@ -64,7 +69,7 @@ pub(crate) fn add_deeper(layer: usize, context: &mut Context<'_>) {
 }
 
 /// The norm before the head, of the rows whose logits are asked for.
-pub(crate) fn final_norm(weight: &[f32], context: &mut Context<'_>) -> Result<()> {
+pub(crate) fn final_norm(norm: &Norm, context: &mut Context<'_>) -> Result<()> {
     let (step, isa, hidden, eps) =
         (context.step, context.isa, context.spec.hidden_dim, context.spec.norm_eps);
     let residual = context.work.residual.get();
@@ -72,9 +77,23 @@ pub(crate) fn final_norm(weight: &[f32], context: &mut Context<'_>) -> Result<()
     by_rows(context.pool, step.logit_rows.len(), |i| {
         // SAFETY: each row is one call's alone.
         let to = unsafe { last.part(i * hidden..(i + 1) * hidden) };
-        norm::rms_norm(isa, &residual[step.logit_rows[i] * hidden..][..hidden], weight, eps, to);
+        norm.apply(isa, &residual[step.logit_rows[i] * hidden..][..hidden], eps, to);
         Ok(())
     })
+}
+
+/// The residual stream of the rows whose logits are asked for.
+pub(crate) fn hidden(context: &mut Context<'_>, out: &mut [f32]) -> Result<()> {
+    let (step, hidden) = (context.step, context.spec.hidden_dim);
+    let wanted = step.logit_rows.len() * hidden;
+    if out.len() != wanted {
+        return Err(Error::internal(format!("room for {} numbers, not {wanted}", out.len())));
+    }
+    let residual = context.work.residual.get();
+    for (to, &row) in out.chunks_exact_mut(hidden).zip(&step.logit_rows) {
+        to.copy_from_slice(&residual[row * hidden..][..hidden]);
+    }
+    Ok(())
 }
 
 /// Logits of those rows.

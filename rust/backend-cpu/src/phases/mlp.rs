@@ -7,7 +7,9 @@ use alloyforge_kernels::packed::activations::quantize_row;
 use alloyforge_kernels::product::{CHUNK_ROWS, Input, Store, chunk_rows, num_chunks};
 use alloyforge_types::Result;
 
-use super::{Context, Tools, columns, experts, into_residual, norm_rows, part, takes_blocks, to_blocks};
+use super::{
+    Context, Tools, columns, experts, into_residual, norm_rows, part, plain, takes_blocks, to_blocks,
+};
 use crate::layer::{Dense, Layer, Mlp};
 use crate::workspace::Scratch;
 
@@ -15,6 +17,7 @@ use crate::workspace::Scratch;
 pub(crate) fn mlp(layer: &Layer, context: &mut Context<'_>) -> Result<()> {
     let wanted = match &layer.mlp {
         Mlp::Dense(mlp) => takes_blocks(&[&mlp.gate, &mlp.up]),
+        Mlp::Plain(mlp) => takes_blocks(&[&mlp.up]),
         Mlp::Experts(mlp) => mlp.experts.iter().any(|[gate, up, _]| takes_blocks(&[gate, up])),
     };
     let (isa, pool, count, hidden) =
@@ -22,9 +25,9 @@ pub(crate) fn mlp(layer: &Layer, context: &mut Context<'_>) -> Result<()> {
     let work = &mut *context.work;
     let from = work.residual.get();
     match &layer.mlp_norm {
-        Some(weight) => {
+        Some(norm) => {
             let (eps, blocks) = (context.spec.norm_eps, wanted.then(|| work.blocks.get_mut()));
-            norm_rows(isa, pool, from, weight, eps, count, work.normed.get_mut(), blocks)?;
+            norm_rows(isa, pool, from, norm, eps, count, work.normed.get_mut(), blocks)?;
         }
         None => {
             to_blocks(isa, pool, wanted, from, hidden, count, &mut work.blocks)?;
@@ -32,6 +35,7 @@ pub(crate) fn mlp(layer: &Layer, context: &mut Context<'_>) -> Result<()> {
     }
     match &layer.mlp {
         Mlp::Dense(mlp) => dense(mlp, layer, context),
+        Mlp::Plain(mlp) => plain::plain(mlp, layer, context),
         Mlp::Experts(mlp) => experts::experts(mlp, layer, context),
     }
 }

@@ -132,6 +132,7 @@ impl Runner {
                     [] => vec![],
                     all => all[from..to].to_vec(),
                 },
+                states: None,
             });
             cursor.done = to;
         }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use alloyforge_kernels::{convert, dequant};
 use alloyforge_types::{
-    Activation, AttentionSpec, EmbedSpan, LayerRole, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement,
-    QkNorm, QuantType, Role, RopeLayout, RopeScaling, RopeSections, RopeSpec, RouterOrder,
+    Activation, AttentionSpec, EmbedSpan, LayerRole, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormKind,
+    NormPlacement, QkNorm, QuantType, Role, RopeLayout, RopeScaling, RopeSections, RopeSpec, RouterOrder,
 };
 
 use super::{Stock, Stored, Text};
@@ -86,7 +86,7 @@ pub fn spec(seed: u64) -> ModelSpec {
                 has_qkv_bias: r.coin(),
                 has_o_bias: r.coin(),
             };
-            LayerSpec { attention, mlp: mlp(r), norms, kv_group: 0 }
+            LayerSpec { attention, cross: None, mlp: mlp(r), norms, kv_group: 0 }
         })
         .collect();
     let mut spec = ModelSpec {
@@ -97,7 +97,9 @@ pub fn spec(seed: u64) -> ModelSpec {
         layers,
         ropes,
         kv_groups: Vec::new(),
+        norm: NormKind::Rms,
         norm_eps: r.pick(&[1e-6, 1e-5, 1e-2]),
+        positions: None,
         embedding_scale: r.pick(&[1.0, 8.0]),
         residual_scale: r.pick(&[1.0, 0.5]),
         logit_scale: r.pick(&[1.0, 0.125]),

@@ -203,6 +203,7 @@ impl ModelDrafter {
                 tables: read.blocks.tables().to_vec(),
                 attend_end: Vec::new(),
                 rope_positions: Vec::new(),
+                states: None,
             });
             if rows == pending {
                 self.batch.logit_rows.push(self.batch.tokens.len() - 1);

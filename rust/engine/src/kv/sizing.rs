@@ -105,7 +105,9 @@ fn longest(window: Option<usize>, num_blocks: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloyforge_types::{Activation, AttentionSpec, KvGroup, LayerSpec, MlpSpec, NormPlacement, QkNorm};
+    use alloyforge_types::{
+        Activation, AttentionSpec, KvGroup, LayerSpec, MlpSpec, NormKind, NormPlacement, QkNorm,
+    };
 
     /// A spec whose groups have the given windows and one layer each, of 8 bytes a token in f32.
     fn spec(windows: &[Option<usize>], context_len: usize) -> ModelSpec {
@@ -126,6 +128,7 @@ mod tests {
             attention,
             mlp: MlpSpec::Dense { ff_dim: 1, activation: Activation::Silu },
             norms: NormPlacement::Pre,
+            cross: None,
             kv_group: 0,
         };
         ModelSpec {
@@ -140,7 +143,9 @@ mod tests {
                 .enumerate()
                 .map(|(i, &window)| KvGroup { layers: vec![i], window })
                 .collect(),
+            norm: NormKind::Rms,
             norm_eps: 0.0,
+            positions: None,
             embedding_scale: 1.0,
             residual_scale: 1.0,
             logit_scale: 1.0,

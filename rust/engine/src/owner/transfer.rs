@@ -129,7 +129,7 @@ impl Stepper {
                 ..SequenceStep::default()
             }],
             logit_rows: vec![rows - 1],
-            embeds: Vec::new(),
+            ..Batch::default()
         };
         let done = self.model.forward(&batch, &mut self.logits);
         books.scheduler.give_back(&mut scratch);

@@ -68,6 +68,7 @@ impl Scheduler {
                 tables: sequence.blocks.tables().to_vec(),
                 attend_end: Vec::new(),
                 rope_positions: Vec::new(),
+                states: None,
             };
             if let Some(media) = &sequence.media {
                 media.fill(&mut part, batch.tokens.len() - step.num_rows, &mut batch.embeds);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use alloyforge_interfaces::{MemoryUse, Model};
 use alloyforge_types::{
     Activation, AttentionSpec, BLOCK_LEN, Batch, BlockId, Error, KvType, LayerSpec, MlpSpec, ModelSpec,
-    NO_BLOCK, NormPlacement, QkNorm, Result, RopeLayout, RopeScaling, RopeSpec, SequenceStep,
+    NO_BLOCK, NormKind, NormPlacement, QkNorm, Result, RopeLayout, RopeScaling, RopeSpec, SequenceStep,
 };
 
 use super::UNSPEAKABLE;
@@ -77,6 +77,7 @@ impl HashLm {
             },
             mlp: MlpSpec::Dense { ff_dim: 2, activation: Activation::Silu },
             norms: NormPlacement::Pre,
+            cross: None,
             kv_group: 0,
         };
         let mut spec = ModelSpec {
@@ -93,7 +94,9 @@ impl HashLm {
                 sections: None,
             }],
             kv_groups: Vec::new(),
+            norm: NormKind::Rms,
             norm_eps: 1e-5,
+            positions: None,
             embedding_scale: 1.0,
             residual_scale: 1.0,
             logit_scale: 1.0,
@@ -142,6 +145,7 @@ impl HashLm {
             }],
             logit_rows: (0..tokens.len()).collect(),
             embeds: Vec::new(),
+            watched_heads: Vec::new(),
         };
         let mut logits = Vec::new();
         self.forward(&batch, &mut logits).unwrap();

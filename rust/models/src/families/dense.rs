@@ -1,7 +1,8 @@
 //! The decoder that most families share, before they state their differences.
 
 use alloyforge_types::{
-    Activation, AttentionSpec, LayerSpec, MlpSpec, ModelSpec, NormPlacement, QkNorm, Result, RopeLayout,
+    Activation, AttentionSpec, LayerSpec, MlpSpec, ModelSpec, NormKind, NormPlacement, QkNorm, Result,
+    RopeLayout,
 };
 
 use super::Draft;
@@ -124,7 +125,7 @@ impl Dense {
                 has_o_bias: has_bias(c, self.o_bias, &[format!("blk.{i}.attn_output")])?,
             };
             let mlp = MlpSpec::Dense { ff_dim, activation };
-            layers.push(LayerSpec { attention, mlp, norms: self.norms, kv_group: 0 });
+            layers.push(LayerSpec { attention, cross: None, mlp, norms: self.norms, kv_group: 0 });
         }
         let rope = RopeDefaults {
             of: self.rope_of,
@@ -140,7 +141,9 @@ impl Dense {
             layers,
             ropes: vec![c.rope(head_dim, context_len, &rope)?],
             kv_groups: Vec::new(),
+            norm: NormKind::Rms,
             norm_eps: self.norm_eps(c)? as f32,
+            positions: None,
             embedding_scale: 1.0,
             residual_scale: 1.0,
             logit_scale: 1.0,

@@ -13,6 +13,7 @@
 #![deny(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 #![deny(unsafe_code)]
 
+pub mod ct2;
 pub mod gguf;
 pub mod hf;
 mod json;

@@ -67,7 +67,7 @@ def test_python_m(tiny_path: pathlib.Path) -> None:
         (["chat", "TINY", "--prompt", "hi"], 1, "has no chat template: use `alloyforge run`"),
         (["perplexity", "TINY", "nowhere.txt"], 1, "alloyforge: nowhere.txt: No such file or directory"),
         (["bench", "TINY", "--repeat", "0"], 2, "must be at least 1"),
-        (["pull", "nothing-of-that-name"], 1, "the catalogue has gemma3-270m, smollm2-135m"),
+        (["pull", "nothing-of-that-name"], 1, "the catalogue has gemma3-270m, silero-vad, smollm2-135m"),
         (["tokenize", "garbage.gguf", "hi"], 1, "garbage.gguf"),
     ],
 )

@@ -38,7 +38,7 @@ from alloyforge.errors import (
     SessionClosedError,
     UnsupportedModelError,
 )
-from alloyforge.media import Video
+from alloyforge.media import Video, load_audio
 from alloyforge.models import find_model
 from alloyforge.results import (
     ChatCompletion,
@@ -53,10 +53,14 @@ from alloyforge.results import (
     SessionInfo,
     SessionStats,
     Timings,
+    Transcription,
+    TranscriptSegment,
+    TranscriptWord,
     Usage,
 )
 from alloyforge.sampling import Sampling
 from alloyforge.session import Session
+from alloyforge.speech import TranscriptionStream
 from alloyforge.stream import Stream
 
 __all__ = [
@@ -95,6 +99,10 @@ __all__ = [
     "TensorInfo",
     "Timings",
     "Tokenizer",
+    "TranscriptSegment",
+    "TranscriptWord",
+    "Transcription",
+    "TranscriptionStream",
     "UnsupportedModelError",
     "Usage",
     "Video",
@@ -103,6 +111,7 @@ __all__ = [
     "devices",
     "find_model",
     "inspect",
+    "load_audio",
     "probabilities",
     "quantize",
     "quantize_model",

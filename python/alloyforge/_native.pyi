@@ -18,6 +18,10 @@ from alloyforge.results import (
     Score,
     SessionInfo,
     SessionStats,
+    TranscriptSegment,
+)
+from alloyforge.results import (
+    Transcription as Transcript,
 )
 from alloyforge.sampling import Sampling
 
@@ -28,15 +32,22 @@ __all__ = [
     "Prompt",
     "Request",
     "Session",
+    "Speech",
     "Tokenizer",
+    "Transcription",
+    "VoiceActivity",
     "__version__",
+    "decode_flac",
     "dequantize",
     "devices",
     "error_samples",
     "inspect",
+    "is_speech",
+    "log_mel",
     "probabilities",
     "quantize",
     "quantize_model",
+    "resample",
 ]
 
 __version__: str
@@ -266,6 +277,130 @@ def dequantize(data: bytes, type: str) -> npt.NDArray[np.float32]:
 
     Raises:
         InvalidRequestError: a type that is not known, or bytes that are no whole blocks.
+    """
+
+@final
+class Speech:
+    """A loaded speech model. For the arguments see `alloyforge.Session`.
+
+    Raises:
+        ModelFormatError: the file is damaged.
+        UnsupportedModelError: the file is sound, but of a kind that is not known.
+    """
+
+    def __new__(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        device: str = "auto",
+        backend: str = "auto",
+        dtype: str = "auto",
+        quantize: str | None = None,
+        kv_dtype: str = "auto",
+        kv_memory: int | None = None,
+        threads: int | None = None,
+        max_batch: int | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> Speech: ...
+    def transcribe(
+        self,
+        samples: npt.NDArray[np.float32],
+        options: dict[str, Any],
+        *,
+        vad: VoiceActivity | None = None,
+    ) -> Transcription:
+        """Begins to transcribe mono samples at 16 kHz."""
+
+    def logits(self, samples: npt.NDArray[np.float32], tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Logits of shape `(n_tokens, vocab)` over the first window of the samples."""
+
+    def complete(
+        self,
+        samples: npt.NDArray[np.float32],
+        tokens: Sequence[int],
+        *,
+        max_tokens: int = 224,
+        temperature: float = 0.0,
+        seed: int = 0,
+        ignore_eos: bool = False,
+    ) -> tuple[list[int], str, bool]:
+        """Writes on behind `tokens`: tokens, text, and whether the end was written."""
+
+    def languages(self) -> list[str]:
+        """The codes of the languages that the model knows."""
+
+    def tokenize(self, text: str, *, special: bool = True) -> list[int]:
+        """Text to token ids."""
+
+    def detokenize(self, tokens: Sequence[int], *, skip_special: bool = False) -> str:
+        """Token ids to text."""
+
+    def info(self) -> SessionInfo:
+        """What is loaded."""
+
+    def close(self) -> None:
+        """Frees the memory."""
+
+@final
+class Transcription:
+    """A transcription on its way."""
+
+    def next(self) -> tuple[str, float] | TranscriptSegment | float | Transcript | None:
+        """The language, segments, shares that are done, at last the transcript; `None` behind it."""
+
+    def cancel(self) -> None:
+        """Ends it behind the window at hand."""
+
+@final
+class VoiceActivity:
+    """Silero's network for voice activity, from its safetensors for 16 kHz."""
+
+    def __new__(cls, path: str | os.PathLike[str], *, threads: int | None = None) -> VoiceActivity: ...
+    def probabilities(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """How probable speech is in each 512 samples."""
+
+    def speech(
+        self,
+        samples: npt.NDArray[np.float32],
+        *,
+        threshold: float = 0.5,
+        min_silence: float = 2.0,
+        min_speech: float = 0.0,
+        pad: float = 0.4,
+    ) -> list[tuple[int, int]]:
+        """Stretches of speech, in samples."""
+
+def decode_flac(data: bytes, max_samples: int) -> tuple[npt.NDArray[np.float32], int]:
+    """FLAC as one channel, the mean of all: samples, and how many a second.
+
+    Raises:
+        MediaError: it is damaged or longer.
+    """
+
+def is_speech(path: str | os.PathLike[str]) -> bool:
+    """Whether the model at `path` is one that transcribes."""
+
+def log_mel(
+    samples: npt.NDArray[np.float32],
+    *,
+    num_mels: int = 80,
+    padded_len: int | None = None,
+    threads: int = 1,
+) -> npt.NDArray[np.float32]:
+    """Whisper's log-mel spectrum of mono samples at 16 kHz, of shape `(num_mels, frames)`.
+
+    Args:
+        samples: From -1 to 1.
+        num_mels: 80, or 128 for the newest models.
+        padded_len: Samples that silence fills up to; 480000 is a window.
+        threads: Threads that compute.
+    """
+
+def resample(samples: npt.NDArray[np.float32], from_rate: int, to_rate: int) -> npt.NDArray[np.float32]:
+    """Samples at another rate, as long as they last.
+
+    Raises:
+        MediaError: a rate below 1 or above 768 kHz.
     """
 
 def devices() -> list[DeviceInfo]:

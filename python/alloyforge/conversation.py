@@ -188,7 +188,7 @@ class Conversation:
         """Lets go of what was computed; the conversation may go on, from its messages."""
         with self._lock:
             self._check_idle()
-            self._kept = self._session._native.conversation()
+            self._kept = self._session._core.conversation()
 
     def __repr__(self) -> str:
         return f"<alloyforge.Conversation of {len(self._messages)} messages>"

@@ -198,6 +198,57 @@ class SessionStats:
 
 
 @dataclass(frozen=True, slots=True)
+class TranscriptWord:
+    """A word of a transcript, its times in seconds."""
+
+    text: str
+    """With the space before it."""
+    start: float
+    end: float
+    probability: float
+    """The mean probability of its tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptSegment:
+    """A piece of a transcript, its times in seconds."""
+
+    id: int
+    start: float
+    end: float
+    text: str
+    tokens: list[int]
+    """Timestamps among them."""
+    temperature: float
+    """The temperature that its window was decoded at."""
+    avg_logprob: float
+    """The mean log probability of a token of its window."""
+    compression_ratio: float
+    """How many times smaller its window's text becomes when it is compressed."""
+    no_speech_prob: float
+    """How probable it is that nobody speaks in its window."""
+    words: list[TranscriptWord] = field(default_factory=list)
+    """Where asked for."""
+
+
+@dataclass(frozen=True)
+class Transcription:
+    """A finished transcript. `str()` of it is its text."""
+
+    text: str
+    language: str
+    """The language's code, given or found."""
+    segments: list[TranscriptSegment]
+    duration: float
+    """Seconds of sound."""
+    language_probability: float = 1.0
+    """1 where the language was given."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceInfo:
     """A device that a session can run on."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from alloyforge import _native
@@ -12,11 +13,21 @@ from alloyforge.aio import AsyncStream, delivery
 from alloyforge.batch import run_batch
 from alloyforge.conversation import Conversation
 from alloyforge.dialects import dialect_of
-from alloyforge.errors import invalid
+from alloyforge.errors import invalid, not_supported
+from alloyforge.media.audio import Audio
 from alloyforge.media.prepare import Preparer
 from alloyforge.messages import Media, Message, Tool, checked_messages, checked_tools
 from alloyforge.models import find_model
-from alloyforge.results import ChatCompletion, Completion, Label, Score, SessionInfo, SessionStats
+from alloyforge.results import (
+    ChatCompletion,
+    Completion,
+    Label,
+    Score,
+    SessionInfo,
+    SessionStats,
+    Transcription,
+)
+from alloyforge.speech import SpeechModel, TranscriptionStream, refuse_text
 from alloyforge.stream import ChatReading, Reading, Stream, TextReading
 
 if TYPE_CHECKING:
@@ -90,10 +101,30 @@ class Session:
         draft: str | os.PathLike[str] | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> None:
+        path = os.fspath(find_model(model))
+        self._speech: SpeechModel | None = None
+        self._text: _native.Session | None = None
+        self._template: str | None = None
+        if _native.is_speech(path):
+            _refuse(projector=projector, draft=draft)
+            speech = _native.Speech(
+                path,
+                device=device,
+                backend=backend,
+                dtype=dtype,
+                quantize=quantize,
+                kv_dtype=kv_dtype,
+                kv_memory=kv_memory,
+                threads=threads,
+                max_batch=max_batch,
+                progress=progress,
+            )
+            self._speech = SpeechModel(speech)
+            return
         if draft is not None and draft != "ngram":
             draft = os.fspath(find_model(draft))
-        self._native = _native.Session(
-            os.fspath(find_model(model)),
+        self._text = _native.Session(
+            path,
             device=device,
             backend=backend,
             dtype=dtype,
@@ -108,8 +139,7 @@ class Session:
             draft=draft,
             progress=progress,
         )
-        self._template = self._native.info().chat_template
-        self._preparer = Preparer(self._native)
+        self._template = self._core.info().chat_template
 
     def generate(
         self,
@@ -127,7 +157,7 @@ class Session:
                 in front of text where the model wants one and the text does not begin with it.
             images: Pictures for the prompt's placeholders, in their order: each a path, bytes, a
                 Pillow image or a uint8 array `(h, w, 3)`.
-            audio: Not supported by this version.
+            audio: One sound, for a speech model, whose decoder's prompt `prompt` then is.
             videos: Videos likewise: each a path, bytes or an `alloyforge.Video`.
             **sampling: How tokens are drawn: see `alloyforge.Sampling`.
 
@@ -136,6 +166,9 @@ class Session:
             MediaError: a picture or video that cannot be used.
             ContextLengthError: the prompt does not fit the context.
         """
+        if self._speech is not None and audio is not None:
+            _refuse(images=images, videos=videos)
+            return self._speech.complete(prompt, audio, sampling)
         return self._submit(self._prompt(prompt, images, audio, videos), sampling).wait()
 
     def generate_batch(
@@ -158,7 +191,7 @@ class Session:
         """
         if isinstance(prompts, str):
             raise invalid("prompts", "must be a list of prompts, found one text")
-        return run_batch(self._native, list(prompts), sampling, progress)
+        return run_batch(self._core, list(prompts), sampling, progress)
 
     def stream(
         self,
@@ -223,9 +256,10 @@ class Session:
         Raises:
             InvalidRequestError: the model has no chat template.
         """
+        core = self._core
         if template is None and self._template is None:
             raise invalid("template", "the model has no chat template")
-        return Conversation(self, self._native.conversation(), system, template)
+        return Conversation(self, core.conversation(), system, template)
 
     async def agenerate(
         self,
@@ -289,7 +323,10 @@ class Session:
         Raises:
             ContextLengthError: the prompt does not fit the context.
         """
-        return self._native.logits(self._prompt(prompt, images, audio, videos))
+        if self._speech is not None and audio is not None:
+            _refuse(images=images, videos=videos)
+            return self._speech.logits(prompt, audio)
+        return self._core.logits(self._prompt(prompt, images, audio, videos))
 
     def embed(self, texts: str | Sequence[str], *, normalize: bool = True) -> npt.NDArray[np.float32]:
         """The embeddings of texts, pooled as the model's own files say.
@@ -307,7 +344,7 @@ class Session:
         Raises:
             InvalidRequestError: the model embeds no texts.
         """
-        return self._native.embed([texts] if isinstance(texts, str) else list(texts), normalize=normalize)
+        return self._core.embed([texts] if isinstance(texts, str) else list(texts), normalize=normalize)
 
     def embed_images(self, images: object, *, normalize: bool = True) -> npt.NDArray[np.float32]:
         """The embeddings of pictures: CLIP, SigLIP, DINOv2, ViT without a head.
@@ -324,7 +361,7 @@ class Session:
             InvalidRequestError: the model embeds no pictures.
             MediaError: a picture that cannot be used.
         """
-        return self._native.embed_images(self._preparer.items(images), normalize=normalize)
+        return self._core.embed_images(self._preparer.items(images), normalize=normalize)
 
     def classify(self, images: object, labels: Sequence[str] | None = None) -> list[list[Label]]:
         """What pictures show, for each the labels with their scores, best first.
@@ -339,7 +376,7 @@ class Session:
             MediaError: a picture that cannot be used.
         """
         given = None if labels is None else list(labels)
-        found = self._native.classify(self._preparer.items(images), given)
+        found = self._core.classify(self._preparer.items(images), given)
         return [[Label(*pair) for pair in scores] for scores in found]
 
     def score(self, text_or_tokens: Prompt) -> Score:
@@ -349,7 +386,7 @@ class Session:
             InvalidRequestError: fewer than two tokens.
             ContextLengthError: the text does not fit the context.
         """
-        return self._native.score(text_or_tokens)
+        return self._core.score(text_or_tokens)
 
     def tokenize(self, text: str, *, special: bool = True, add_bos: bool | None = None) -> list[int]:
         """The token ids of `text`.
@@ -360,7 +397,9 @@ class Session:
             add_bos: Whether the BOS token is put in front; as the model wants it where nothing is
                 said, and never a second one.
         """
-        return self._native.tokenize(text, special=special, add_bos=add_bos)
+        if self._speech is not None:
+            return self._speech.native.tokenize(text, special=special)
+        return self._core.tokenize(text, special=special, add_bos=add_bos)
 
     def detokenize(self, tokens: Sequence[int], *, skip_special: bool = False) -> str:
         """The text of token ids. A BOS token in front, which `tokenize` puts there, gives none.
@@ -372,7 +411,8 @@ class Session:
         Raises:
             InvalidRequestError: an id outside the vocabulary.
         """
-        return self._native.detokenize(tokens, skip_special=skip_special)
+        model = self._core if self._speech is None else self._speech.native
+        return model.detokenize(tokens, skip_special=skip_special)
 
     def render(
         self,
@@ -386,20 +426,23 @@ class Session:
         Raises:
             InvalidRequestError: a message is wrong, the template fails, or the model has none.
         """
-        return self._native.render(checked_messages(messages, Media()), checked_tools(tools, None), template)
+        return self._core.render(checked_messages(messages, Media()), checked_tools(tools, None), template)
 
     @property
     def info(self) -> SessionInfo:
         """What is loaded, and where."""
-        return self._native.info()
+        return self._core.info() if self._speech is None else self._speech.native.info()
 
     def stats(self) -> SessionStats:
         """What the session is doing, and what it did so far."""
-        return self._native.stats()
+        return self._core.stats()
 
     def close(self) -> None:
         """Ends all requests and frees the memory now; calls after it raise `SessionClosedError`."""
-        self._native.close()
+        if self._speech is not None:
+            self._speech.native.close()
+        else:
+            self._core.close()
 
     def __repr__(self) -> str:
         info = self.info
@@ -413,6 +456,93 @@ class Session:
     ) -> None:
         self.close()
 
+    def transcribe(
+        self,
+        audio: Audio,
+        *,
+        language: str | None = None,
+        task: Literal["transcribe", "translate"] = "transcribe",
+        timestamps: bool | Literal["segment", "word"] = False,
+        temperature: float | Sequence[float] | None = None,
+        vad: bool | str | os.PathLike[str] = False,
+        progress: Callable[[float], None] | None = None,
+        **options: Any,
+    ) -> Transcription:
+        """Writes down what is said.
+
+        The decoding is OpenAI's: windows of 30 seconds, each told the text before it, decoded again at
+        higher temperatures where the text repeats itself or is improbable, passed over where nobody
+        speaks.
+
+        Args:
+            audio: A path, a file's bytes, or `(samples, rate)`. WAV and FLAC are read as they are,
+                everything else takes the extra `media`.
+            language: A code such as `de`, or a name such as `german`; found from the first window where
+                nothing is said.
+            task: `translate` writes English whatever is spoken.
+            timestamps: Segments have their times in any case; `True` or `"word"` gives them to each
+                word too.
+            temperature: One, or several that are tried in turn; 0 to 1 in steps of 0.2 where nothing is
+                said.
+            vad: Whether only what Silero's network finds to be speech is heard; or the path of that
+                network's safetensors.
+            progress: Told the share that is done, from 0 to 1.
+            **options: `beam_size` (1), `best_of` (5), `patience` (1), `initial_prompt`,
+                `condition_on_previous_text` (True), `compression_ratio_threshold` (2.4),
+                `logprob_threshold` (-1), `no_speech_threshold` (0.6), `suppress_tokens` (the model's),
+                `suppress_blank` (True), `max_initial_timestamp` (1 s), `max_tokens` (a window's),
+                `seed` (0), `vad_threshold` (0.5), `vad_min_silence` (2 s), `vad_pad` (0.4 s), and
+                `batch_size` (1): windows that are decoded together, for which the sound is cut where it
+                is quiet, and no window is told what came before its cut.
+
+        Raises:
+            InvalidRequestError: an option is out of range, or the model is not one that transcribes.
+            MediaError: the sound cannot be used.
+        """
+        stream = self._transcription(audio, language, task, timestamps, temperature, vad, progress, options)
+        return stream.wait()
+
+    def stream_transcribe(
+        self,
+        audio: Audio,
+        *,
+        language: str | None = None,
+        task: Literal["transcribe", "translate"] = "transcribe",
+        timestamps: bool | Literal["segment", "word"] = False,
+        temperature: float | Sequence[float] | None = None,
+        vad: bool | str | os.PathLike[str] = False,
+        progress: Callable[[float], None] | None = None,
+        **options: Any,
+    ) -> TranscriptionStream:
+        """As `transcribe`, giving each segment as soon as it is found."""
+        return self._transcription(audio, language, task, timestamps, temperature, vad, progress, options)
+
+    def _transcription(
+        self,
+        audio: object,
+        language: str | None,
+        task: str,
+        timestamps: bool | str,
+        temperature: object,
+        vad: bool | str | os.PathLike[str],
+        progress: Callable[[float], None] | None,
+        options: Mapping[str, Any],
+    ) -> TranscriptionStream:
+        if self._speech is None:
+            raise invalid("transcribe", "this is a text model, which hears nothing: use `generate` or `chat`")
+        return self._speech.start(audio, language, task, timestamps, temperature, vad, progress, options)
+
+    @property
+    def _core(self) -> _native.Session:
+        """The text model; a speech model has none."""
+        if self._text is None:
+            refuse_text("prompt")
+        return self._text
+
+    @cached_property
+    def _preparer(self) -> Preparer:
+        return Preparer(self._core)
+
     def _chat(
         self,
         messages: Sequence[Message],
@@ -424,7 +554,7 @@ class Session:
         media = Media()
         checked = checked_messages(messages, media)
         items = self._preparer.items(**media.lists())
-        prompt = self._native.chat_prompt(checked, offered, template, items)
+        prompt = self._core.chat_prompt(checked, offered, template, items)
         dialect = dialect_of(template or self._template)
         reader = dialect.reader
         return prompt, ChatReading(lambda: reader(prompt.text, offered or ()), dialect.has_special_text)
@@ -434,7 +564,7 @@ class Session:
     ) -> Prompt | _native.Prompt:
         if images is None and audio is None and videos is None:
             return prompt
-        return self._native.media_prompt(prompt, self._preparer.items(images, audio, videos))
+        return self._core.media_prompt(prompt, self._preparer.items(images, audio, videos))
 
     async def _aprompt(
         self, prompt: Prompt, images: object, audio: object, videos: object
@@ -454,7 +584,7 @@ class Session:
         conversation: _native.Conversation | None = None,
     ) -> _native.Request:
         special_text = reading is not None and reading.has_special_text
-        return self._native.submit(
+        return self._core.submit(
             prompt, sampling, stream=stream, special_text=special_text, conversation=conversation
         )
 
@@ -469,7 +599,7 @@ class Session:
     ) -> AsyncStream[C]:
         post = delivery()
         tag = post.new_tag()
-        request = self._native.submit(
+        request = self._core.submit(
             prompt,
             sampling,
             stream=stream,
@@ -481,3 +611,10 @@ class Session:
         answer = AsyncStream(request, reading)
         post.watch(tag, answer)
         return answer
+
+
+def _refuse(**later: object) -> None:
+    """Refuses what the interface names and a speech model cannot do."""
+    for name, value in later.items():
+        if value is not None:
+            raise not_supported(name)

@@ -9,10 +9,22 @@ import traceback
 from collections.abc import Sequence
 
 from alloyforge import __version__
-from alloyforge.cli import batch, bench, chat, devices, inspect, perplexity, pull, quantize, run, tokenize
+from alloyforge.cli import (
+    batch,
+    bench,
+    chat,
+    devices,
+    inspect,
+    perplexity,
+    pull,
+    quantize,
+    run,
+    tokenize,
+    transcribe,
+)
 from alloyforge.errors import AlloyForgeError, InvalidRequestError
 
-COMMANDS = (run, chat, batch, bench, inspect, quantize, perplexity, tokenize, pull, devices)
+COMMANDS = (run, chat, batch, bench, inspect, quantize, perplexity, tokenize, transcribe, pull, devices)
 
 OK, FAILED, USAGE = 0, 1, 2
 

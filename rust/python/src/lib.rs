@@ -22,6 +22,7 @@ mod request;
 mod results;
 mod sampling;
 mod session;
+mod speech;
 mod tokenizer;
 mod wait;
 
@@ -49,6 +50,8 @@ mod _native {
     use super::request::Request;
     #[pymodule_export]
     use super::session::{Prompt, Session};
+    #[pymodule_export]
+    use super::speech::{Speech, Transcription, VoiceActivity, decode_flac, is_speech, log_mel, resample};
     #[pymodule_export]
     use super::tokenizer::Tokenizer;
 

@@ -437,7 +437,7 @@ impl Session {
 }
 
 /// What a name stands for; nothing said and `auto` leave the choice open.
-fn named<T>(
+pub(crate) fn named<T>(
     option: &str,
     name: Option<&str>,
     of_name: impl Fn(&str) -> Option<T>,

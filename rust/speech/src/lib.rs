@@ -2,8 +2,8 @@
 //!
 //! A key decision: both halves of a speech model are [`Model`](alloyforge_interfaces::Model)s, run on the
 //! same phases as text, so that a decoder's windows and beams are rows of one ragged batch. This room adds
-//! what is speech's own: the log-mel [spectrum](mel), the [encoder](encoder)'s convolutions, the
-//! [rules](rules) that a step's logits obey, [decoding](decode) by sampling or beams, the walk over long
+//! what is speech's own: the log-mel [spectrum](mel), the [encoder]'s convolutions, the
+//! [rules] that a step's logits obey, [decoding](decode) by sampling or beams, the walk over long
 //! audio ([`Transcriber`]), the [alignment](align) of words, and [voice activity](vad). It runs beside the
 //! engine rather than on it: windows are short, bounded and started together, so a queue, a prefix cache
 //! and preemption have nothing to do.

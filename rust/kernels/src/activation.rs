@@ -1,7 +1,7 @@
 //! What stands between a gated MLP's two input products and its output product.
 
 use crate::isa::{Isa, Kernel, LANES, Simd};
-use crate::math::{erf, exp};
+use crate::math::{erfc, exp};
 
 /// A gated activation.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -81,7 +81,7 @@ fn vector<S: Simd>(s: S, activation: Activation, gate: &mut [f32; LANES], up: &[
         }
         Activation::Gelu => {
             for (g, u) in gate.iter_mut().zip(up) {
-                *g = 0.5 * *g * (1.0 + erf(s, *g * std::f32::consts::FRAC_1_SQRT_2)) * u;
+                *g = 0.5 * *g * erfc(s, *g * -std::f32::consts::FRAC_1_SQRT_2) * u;
             }
             return;
         }

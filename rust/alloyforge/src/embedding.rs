@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use alloyforge_backend_candle::{CandleTextEncoder, CandleVisionEncoder};
 use alloyforge_engine::{Comparison, EmbeddingParts, EmbeddingSession, Info};
 use alloyforge_formats::hf::HfFolder;
 use alloyforge_interfaces::{Encoder, MemoryUse, TensorStore, TextEncoder};
@@ -11,7 +10,8 @@ use alloyforge_models::{Embedder, SentenceSettings, VisionTask, resolve_embedder
 use alloyforge_types::{Error, KvType, Pooling, Result};
 use serde_json::{Value, json};
 
-use crate::backend::{BackendChoice, choose_device};
+use crate::backend::choose_device;
+use crate::encoder::EncoderPlace;
 use crate::open::OpenOptions;
 use crate::source::{Source, json_tokenizer};
 
@@ -35,18 +35,16 @@ pub(crate) fn open_embedder(source: &Source, options: &OpenOptions) -> Result<Op
     let sentence = Sentence::read(folder)?;
     let settings = sentence.as_ref().map(|s| s.settings);
     let Some(found) = resolve_embedder(&folder.config, &store, settings)? else { return Ok(None) };
-    if options.backend == BackendChoice::Native {
-        return Err(Error::invalid("backend", "`native` runs decoders; this model has none"));
-    }
     let device = if options.device.is_empty() { "auto" } else { &options.device };
     let device = choose_device(device, options.backend)?;
+    let place = EncoderPlace { device: &device, backend: options.backend, threads: options.threads };
     let Embedder { text, vision, comparison, frame, is_normalised, .. } = found;
     let (mut max_len, mut vocab_size) = (0, 0);
     let mut weights = 0;
     let mut encoder: Option<Box<dyn TextEncoder>> = None;
     let mut tokenizer = None;
     if let Some((spec, store)) = &text {
-        let made = CandleTextEncoder::load(spec, &**store, &device, options.threads)?;
+        let made = place.text(spec, &**store)?;
         weights += made.bytes();
         let own = sentence.as_ref().and_then(|s| s.max_len).unwrap_or(spec.max_len);
         let asked = options.context_len.unwrap_or(own);
@@ -61,7 +59,7 @@ pub(crate) fn open_embedder(source: &Source, options: &OpenOptions) -> Result<Op
     let mut labels = Vec::new();
     let mut eye: Option<Arc<dyn Encoder>> = None;
     if let Some((spec, store, task)) = vision {
-        let made = CandleVisionEncoder::load(&spec, &*store, &device, options.threads)?;
+        let made = place.vision(&spec, &*store)?;
         weights += made.bytes();
         eye = Some(Arc::new(made));
         if let VisionTask::Labels(names) = task {

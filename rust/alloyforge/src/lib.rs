@@ -10,6 +10,7 @@
 
 mod backend;
 mod embedding;
+mod encoder;
 mod inspect;
 mod open;
 mod quantize;

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use alloyforge_backend_candle::CandleVisionEncoder;
 use alloyforge_engine::{Draft, EngineOptions, MediaModel, Session, SessionParts};
 use alloyforge_formats::gguf::GgufFile;
 use alloyforge_interfaces::{LoadOptions, Progress, TensorStore, Tokenizer};
@@ -12,6 +11,7 @@ use alloyforge_types::{DType, Error, KvType, QuantMix, Result};
 use serde_json::{Map, Value};
 
 use crate::backend::{BackendChoice, choose_device, load};
+use crate::encoder::EncoderPlace;
 use crate::embedding::{EmbeddingModel, open_embedder, with_files};
 use crate::source::Source;
 
@@ -130,11 +130,12 @@ fn open_vision(
     options: &OpenOptions,
 ) -> Result<Option<MediaModel>> {
     let (hidden_dim, eps) = (resolved.spec.hidden_dim, resolved.spec.norm_eps);
+    let place = EncoderPlace { device, backend: options.backend, threads: options.threads };
     if let Some(path) = &options.projector {
         let file = Arc::new(GgufFile::open(path)?);
         let store = Arc::clone(&file) as Arc<dyn TensorStore>;
         let vision = resolve_projector(file.metadata(), &store, hidden_dim, eps)?;
-        let encoder = CandleVisionEncoder::load(&vision.spec, &*vision.store, device, options.threads)?;
+        let encoder = place.vision(&vision.spec, &*vision.store)?;
         let (prompts, processor) = (vision.prompts, vision.processor);
         return Ok(Some(MediaModel { prompts, encoder: Arc::new(encoder), processor }));
     }
@@ -142,7 +143,7 @@ fn open_vision(
     let Some(vision) = resolve_vision(&folder.config, &source.store(), hidden_dim, eps)? else {
         return Ok(None);
     };
-    let encoder = CandleVisionEncoder::load(&vision.spec, &*vision.store, device, options.threads)?;
+    let encoder = place.vision(&vision.spec, &*vision.store)?;
     Ok(Some(MediaModel {
         prompts: vision.prompts,
         encoder: Arc::new(encoder),

@@ -75,6 +75,9 @@ fn layer_fault(spec: &ModelSpec, layer: &LayerSpec) -> Option<String> {
     let Some(group) = spec.kv_groups.get(layer.kv_group) else {
         return Some(format!("KV group {} of {}", layer.kv_group, spec.kv_groups.len()));
     };
+    if group.is_transient {
+        return Some(format!("KV group {} of layers that take turns", layer.kv_group));
+    }
     let (sees, keeps) = (layer.attention.window, group.window);
     if sees == Some(0) || sees.unwrap_or(usize::MAX) > keeps.unwrap_or(usize::MAX) {
         return Some(format!("a window of {sees:?} tokens where {keeps:?} are kept"));
@@ -103,9 +106,8 @@ fn attention_fault(spec: &ModelSpec, a: &AttentionSpec) -> Option<String> {
 
 fn mlp_fault(mlp: &MlpSpec) -> Option<String> {
     let (ff_dim, activation) = match mlp {
-        MlpSpec::Dense { ff_dim, activation } | MlpSpec::Plain { ff_dim, activation, .. } => {
-            (*ff_dim, *activation)
-        }
+        MlpSpec::Dense { ff_dim, activation, has_bias: false }
+        | MlpSpec::Plain { ff_dim, activation, .. } => (*ff_dim, *activation),
         MlpSpec::Moe(moe) => {
             if moe.experts_per_token == 0
                 || moe.experts_per_token > moe.num_experts

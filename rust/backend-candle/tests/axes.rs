@@ -166,7 +166,9 @@ fn activations() {
         Activation::GeluTanh,
         Activation::ClampedSwiglu { alpha: 1.702, limit: 0.8 },
     ] {
-        check_random(&each(|layer| layer.mlp = MlpSpec::Dense { ff_dim: 31, activation: kind }));
+        check_random(&each(|layer| {
+            layer.mlp = MlpSpec::Dense { ff_dim: 31, activation: kind, has_bias: false }
+        }));
     }
 }
 
@@ -277,7 +279,7 @@ fn random_spec(draws: &[Draw], vocab_size: usize, is_tied: bool) -> ModelSpec {
                         n => RouterOrder::SoftmaxThenTopK { renormalise: n == 2 },
                     };
                     layer.mlp = match experts {
-                        0 => MlpSpec::Dense { ff_dim: 18, activation },
+                        0 => MlpSpec::Dense { ff_dim: 18, activation, has_bias: false },
                         _ => MlpSpec::Moe(MoeSpec {
                             activation,
                             has_router_bias: bias,

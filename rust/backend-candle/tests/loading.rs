@@ -136,7 +136,7 @@ fn matrices_can_be_quantised() {
         spec.hidden_dim = 256;
         for layer in &mut spec.layers {
             layer.attention.num_heads = 32;
-            layer.mlp = MlpSpec::Dense { ff_dim: 256, activation: Activation::Silu };
+            layer.mlp = MlpSpec::Dense { ff_dim: 256, activation: Activation::Silu, has_bias: false };
         }
     });
     let weights = RandomWeights::new(&spec);

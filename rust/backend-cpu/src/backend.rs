@@ -158,6 +158,26 @@ impl Backend for CpuBackend {
         ends::angles(&mut self.whole().1)
     }
 
+    fn regroup(&mut self, batch: &Batch) -> Result<()> {
+        if batch.tokens.len() != self.step.num_rows {
+            return Err(Error::internal(format!(
+                "{} rows for a step of {}",
+                batch.tokens.len(),
+                self.step.num_rows
+            )));
+        }
+        self.begin(batch)
+    }
+
+    fn reserve_rows(&mut self, max_rows: usize, max_logit_rows: usize) -> Result<()> {
+        let limits = Limits { max_rows, max_logit_rows };
+        self.workspace = Workspace::new(&self.spec, limits, &self.ropes, self.pool.threads())?;
+        self.limits = limits;
+        // what was begun was computed in the old buffers
+        self.step = Step::default();
+        Ok(())
+    }
+
     fn embed(&mut self) -> Result<()> {
         let (weights, mut context) = self.whole();
         ends::embed(&weights.embedding, weights.positions.as_deref(), &mut context)

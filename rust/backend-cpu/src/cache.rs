@@ -22,7 +22,10 @@ impl LayerPlace {
         };
         let group = spec.layers[layer].kv_group;
         let before = spec.kv_groups[group].layers.iter().take_while(|&&l| l != layer);
-        let offset = before.map(|&l| planes(l)).map(|(heads, bytes)| 2 * heads * bytes).sum();
+        let offset = match spec.kv_groups[group].is_transient {
+            true => 0,
+            false => before.map(|&l| planes(l)).map(|(heads, bytes)| 2 * heads * bytes).sum(),
+        };
         let (num_heads, plane_bytes) = planes(layer);
         Self { group, offset, plane_bytes, num_heads }
     }

@@ -133,11 +133,14 @@ pub(crate) struct Layer {
     pub(crate) head_norm: HeadNorm,
     pub(crate) sinks: Option<Vec<f32>>,
     pub(crate) o: Linear,
+    /// Before the residual sum, and behind it.
     pub(crate) attn_post_norm: Option<Vec<f32>>,
+    pub(crate) attn_after_norm: Option<Norm>,
     pub(crate) cross: Option<Box<Cross>>,
     pub(crate) mlp_norm: Option<Norm>,
     pub(crate) mlp: Mlp,
     pub(crate) mlp_post_norm: Option<Vec<f32>>,
+    pub(crate) mlp_after_norm: Option<Norm>,
 }
 
 impl Layer {

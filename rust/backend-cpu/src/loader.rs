@@ -11,8 +11,8 @@ use alloyforge_kernels::pool::Pool;
 use alloyforge_kernels::quantize;
 use alloyforge_kernels::router::RouterOrder;
 use alloyforge_types::{
-    self as types, DType, Error, ExpertRole, KvType, LayerRole, MlpSpec, ModelSpec, NormKind, QkNorm,
-    QuantType, Result, Role, Weight,
+    self as types, DType, Error, ExpertRole, KvType, LayerRole, MlpSpec, ModelSpec, NormKind, NormPlacement,
+    QkNorm, QuantType, Result, Role, Weight,
 };
 
 use crate::cache::LayerPlace;
@@ -115,6 +115,16 @@ impl<'a> Loader<'a> {
     /// That norm, where the spec has one.
     fn norm_if_any(&mut self, role: Role, bias: Role) -> Result<Option<Norm>> {
         self.spec.weight_shape(role).map(|_| self.norm(role, bias)).transpose()
+    }
+
+    /// The norm before a residual sum, where there is one.
+    fn post_norm(&mut self, norms: NormPlacement, role: Role) -> Result<Option<Vec<f32>>> {
+        norms.has_post().then(|| self.vector(role)).transpose()
+    }
+
+    /// The norm behind a residual sum, where there is one.
+    fn after_norm(&mut self, norms: NormPlacement, role: Role, bias: Role) -> Result<Option<Norm>> {
+        norms.has_after().then(|| self.norm(role, bias)).transpose()
     }
 
     /// All numbers of a weight.
@@ -220,11 +230,17 @@ impl<'a> Loader<'a> {
             head_norm,
             sinks: self.vector_if_any(role(L::Sinks))?,
             o: self.linear(role(L::O), role(L::OBias))?,
-            attn_post_norm: self.vector_if_any(role(L::AttnPostNorm))?,
+            attn_post_norm: self.post_norm(layer.norms, role(L::AttnPostNorm))?,
+            attn_after_norm: self.after_norm(
+                layer.norms,
+                role(L::AttnPostNorm),
+                role(L::AttnPostNormBias),
+            )?,
             cross,
             mlp_norm: self.norm_if_any(role(L::MlpNorm), role(L::MlpNormBias))?,
             mlp: self.mlp(i, &layer.mlp)?,
-            mlp_post_norm: self.vector_if_any(role(L::MlpPostNorm))?,
+            mlp_post_norm: self.post_norm(layer.norms, role(L::MlpPostNorm))?,
+            mlp_after_norm: self.after_norm(layer.norms, role(L::MlpPostNorm), role(L::MlpPostNormBias))?,
         })
     }
 
@@ -233,9 +249,9 @@ impl<'a> Loader<'a> {
         let role = |role: L| Role::Layer(i, role);
         match mlp {
             MlpSpec::Dense { activation, .. } => Ok(Mlp::Dense(Box::new(Dense {
-                gate: self.matrix(role(L::Gate))?.into(),
-                up: self.matrix(role(L::Up))?.into(),
-                down: self.matrix(role(L::Down))?.into(),
+                gate: self.linear(role(L::Gate), role(L::GateBias))?,
+                up: self.linear(role(L::Up), role(L::UpBias))?,
+                down: self.linear(role(L::Down), role(L::DownBias))?,
                 activation: self.activation(*activation)?,
             }))),
             MlpSpec::Plain { activation, .. } => Ok(Mlp::Plain(Box::new(Plain {
@@ -280,6 +296,8 @@ impl<'a> Loader<'a> {
             types::Activation::Silu => Ok(Activation::Silu),
             types::Activation::GeluTanh => Ok(Activation::GeluTanh),
             types::Activation::Gelu => Ok(Activation::Gelu),
+            types::Activation::QuickGelu => Ok(Activation::QuickGelu),
+            types::Activation::Relu => Ok(Activation::Relu),
             types::Activation::ClampedSwiglu { alpha, limit } => {
                 Ok(Activation::ClampedSwiglu { alpha, limit })
             }

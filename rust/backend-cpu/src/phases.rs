@@ -169,6 +169,16 @@ fn into_residual(
     }
 }
 
+/// The norm of the residual stream behind a sum, where there is one.
+fn norm_behind(norm: Option<&Norm>, context: &mut Context<'_>) -> Result<()> {
+    let Some(norm) = norm else { return Ok(()) };
+    let (isa, pool, eps) = (context.isa, context.pool, context.spec.norm_eps);
+    let (count, work) = (context.step.num_rows, &mut *context.work);
+    norm_rows(isa, pool, work.residual.get(), norm, eps, count, work.normed.get_mut(), None)?;
+    std::mem::swap(&mut work.residual, &mut work.normed);
+    Ok(())
+}
+
 /// Adds the norm of every row of `added` to the residual stream.
 fn add_normed(
     weight: &[f32],

@@ -35,7 +35,7 @@ pub(crate) fn cross_spec(spec: &ModelSpec) -> ModelSpec {
             layers.push(i);
         }
     }
-    spec.kv_groups = vec![KvGroup { layers, window: None }];
+    spec.kv_groups = vec![KvGroup { layers, window: None, is_transient: false }];
     spec
 }
 

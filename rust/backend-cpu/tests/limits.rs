@@ -210,7 +210,8 @@ fn specs_that_contradict_themselves_are_errors() {
             s.ropes[0].sections = Some(RopeSections::Contiguous([usize::MAX, 1, 1]))
         }),
         ("an MLP of nothing", |s| {
-            s.layers[0].mlp = MlpSpec::Dense { ff_dim: 0, activation: alloyforge_types::Activation::Silu };
+            s.layers[0].mlp =
+                MlpSpec::Dense { ff_dim: 0, activation: alloyforge_types::Activation::Silu, has_bias: false };
         }),
     ];
     for (what, damage) in breaks {

@@ -124,6 +124,23 @@ pub trait Backend: Send {
     /// `Device`, `OutOfMemory`.
     fn begin(&mut self, batch: &Batch) -> Result<()>;
 
+    /// Takes other sequences of the same rows, between two layers: the residual stream stays. Encoders
+    /// whose layers see now a whole picture, now a part of it.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin); `Internal` from a backend that cannot, and for another count of rows.
+    fn regroup(&mut self, _batch: &Batch) -> Result<()> {
+        Err(Error::internal("this backend cannot regroup rows"))
+    }
+
+    /// Makes room for steps of other sizes than the options said, between steps.
+    ///
+    /// # Errors
+    /// `OutOfMemory`, and then the old room is still there; `Internal` from a backend that cannot.
+    fn reserve_rows(&mut self, _max_rows: usize, _max_logit_rows: usize) -> Result<()> {
+        Err(Error::internal("this backend cannot make room for other steps"))
+    }
+
     /// Residual stream = scaled token embeddings, spliced rows as they are.
     ///
     /// # Errors
@@ -318,6 +335,34 @@ pub trait Model: Send {
     fn write_block(&mut self, _group: usize, _block: BlockId, _bytes: &[u8]) -> Result<()> {
         Err(gives_no_blocks(self.device()))
     }
+}
+
+/// Rows for the layers of an encoder.
+#[derive(Debug, Clone)]
+pub struct TowerRows<'a> {
+    /// The numbers, `[rows, width]`.
+    pub values: Arc<[f32]>,
+    /// Where each row's patch lies, as time, line and column; empty where rows have no place.
+    pub places: Vec<[u32; 3]>,
+    /// The ways in which rows see each other, each as the lengths of runs of rows.
+    pub groupings: Vec<&'a [usize]>,
+    /// For each layer, the index of its grouping.
+    pub grouping_of: Vec<usize>,
+    /// The layers behind which rows are wanted, ascending.
+    pub taps: &'a [usize],
+}
+
+/// The layers of an encoder, between the rows that it makes and the rows that it takes further.
+pub trait TowerLayers: Send {
+    /// The rows behind each tapped layer, `[rows, width]`. What a row comes to depends on those alone
+    /// that it sees.
+    ///
+    /// # Errors
+    /// `Device`, `OutOfMemory`; `Internal` for rows that contradict themselves.
+    fn run(&mut self, rows: &TowerRows<'_>) -> Result<Vec<Vec<f32>>>;
+
+    /// Bytes held.
+    fn memory(&self) -> MemoryUse;
 }
 
 /// A tower that turns a picture, a video or a sound into rows for a decoder.

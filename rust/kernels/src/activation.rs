@@ -19,6 +19,10 @@ pub enum Activation {
         /// The bound.
         limit: f32,
     },
+    /// `gate * sigmoid(1.702 gate) * up`.
+    QuickGelu,
+    /// `max(gate, 0) * up`.
+    Relu,
 }
 
 /// `gate = activation(gate, up)`, number by number.
@@ -72,6 +76,10 @@ fn vector<S: Simd>(s: S, activation: Activation, gate: &mut [f32; LANES], up: &[
             let e = s.exp(s.mul(g, s.splat(-1.0)));
             s.mul(s.div(g, s.add(one, e)), u)
         }
+        Activation::QuickGelu => {
+            let e = s.exp(s.mul(g, s.splat(-1.702)));
+            s.mul(s.div(g, s.add(one, e)), u)
+        }
         Activation::GeluTanh => {
             // 0.5 (1 + tanh y) is the sigmoid of 2 y
             const SLOPE: f32 = 1.595_769; // 2 sqrt(2 / pi)
@@ -82,6 +90,13 @@ fn vector<S: Simd>(s: S, activation: Activation, gate: &mut [f32; LANES], up: &[
         Activation::Gelu => {
             for (g, u) in gate.iter_mut().zip(up) {
                 *g = 0.5 * *g * erfc(s, *g * -std::f32::consts::FRAC_1_SQRT_2) * u;
+            }
+            return;
+        }
+        Activation::Relu => {
+            for (g, u) in gate.iter_mut().zip(up) {
+                // a comparison that is false for NaN, so that it stays
+                *g = if *g < 0.0 { 0.0 } else { *g } * u;
             }
             return;
         }
@@ -104,11 +119,13 @@ mod tests {
     use super::*;
     use crate::reference;
 
-    const ALL: [Activation; 4] = [
+    const ALL: [Activation; 6] = [
         Activation::Silu,
         Activation::GeluTanh,
         Activation::Gelu,
         Activation::ClampedSwiglu { alpha: 1.702, limit: 7.0 },
+        Activation::QuickGelu,
+        Activation::Relu,
     ];
 
     #[test]

@@ -55,6 +55,8 @@ pub fn activate(activation: Activation, gate: f32, up: f32) -> f64 {
             0.5 * g * (1.0 + inner.tanh()) * u
         }
         Activation::Gelu => 0.5 * g * (1.0 + libm::erf(g / std::f64::consts::SQRT_2)) * u,
+        Activation::QuickGelu => g / (1.0 + (-1.702 * g).exp()) * u,
+        Activation::Relu => g.max(0.0) * u,
         Activation::ClampedSwiglu { alpha, limit } => {
             let (alpha, limit) = (f64::from(alpha), f64::from(limit));
             let (g, u) = (g.min(limit), u.clamp(-limit, limit));

@@ -24,7 +24,7 @@ pub use config::Config;
 pub use decoder::Decoder;
 pub use describe::{Description, TypeShare, describe};
 pub use media::{
-    Comparison, Embedder, SentenceSettings, Vision, VisionTask, resolve_embedder, resolve_projector,
+    BackendLayers, Comparison, Embedder, SentenceSettings, Vision, VisionTask, resolve_embedder, resolve_projector,
     resolve_vision,
 };
 pub use resolve::{Resolved, resolve};

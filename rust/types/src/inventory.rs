@@ -63,8 +63,8 @@ impl ModelSpec {
 fn of_layer(layer: &LayerSpec, norm: NormKind) -> impl Iterator<Item = LayerRole> {
     use LayerRole as L;
     let a = &layer.attention;
-    let (pre, post) = (layer.norms.has_pre(), layer.norms.has_post());
-    let pre_bias = pre && norm == NormKind::Layer;
+    let (pre, post) = (layer.norms.has_pre(), layer.norms.has_post() || layer.norms.has_after());
+    let (pre_bias, post_bias) = (pre && norm == NormKind::Layer, post && norm == NormKind::Layer);
     let (cross, cross_bias) = (layer.cross.is_some(), layer.cross.as_ref().is_some_and(|c| c.has_bias));
     let has_qk_norm = a.qk_norm != QkNorm::None;
     let attention = [
@@ -82,6 +82,7 @@ fn of_layer(layer: &LayerSpec, norm: NormKind) -> impl Iterator<Item = LayerRole
         (true, L::O),
         (a.has_o_bias, L::OBias),
         (post, L::AttnPostNorm),
+        (post_bias, L::AttnPostNormBias),
         (cross, L::CrossNorm),
         (cross && norm == NormKind::Layer, L::CrossNormBias),
         (cross, L::CrossQ),
@@ -96,13 +97,19 @@ fn of_layer(layer: &LayerSpec, norm: NormKind) -> impl Iterator<Item = LayerRole
         (pre_bias, L::MlpNormBias),
     ];
     let attention = attention.into_iter().filter_map(|(is_there, role)| is_there.then_some(role));
-    attention.chain(of_mlp(&layer.mlp)).chain(post.then_some(L::MlpPostNorm))
+    let last = [(post, L::MlpPostNorm), (post_bias, L::MlpPostNormBias)];
+    let last = last.into_iter().filter_map(|(is_there, role)| is_there.then_some(role));
+    attention.chain(of_mlp(&layer.mlp)).chain(last)
 }
 
 fn of_mlp(mlp: &MlpSpec) -> Box<dyn Iterator<Item = LayerRole> + '_> {
     use ExpertRole as E;
     match mlp {
-        MlpSpec::Dense { .. } => Box::new([LayerRole::Gate, LayerRole::Up, LayerRole::Down].into_iter()),
+        MlpSpec::Dense { has_bias, .. } => {
+            use LayerRole as L;
+            let roles = [L::Gate, L::Up, L::Down, L::GateBias, L::UpBias, L::DownBias];
+            Box::new(roles.into_iter().take(if *has_bias { 6 } else { 3 }))
+        }
         MlpSpec::Plain { has_bias, .. } => {
             let roles = [LayerRole::Up, LayerRole::Down, LayerRole::UpBias, LayerRole::DownBias];
             Box::new(roles.into_iter().take(if *has_bias { 4 } else { 2 }))
@@ -126,6 +133,7 @@ fn layer_shape(layer: &LayerSpec, norm: NormKind, hidden: usize, part: LayerRole
     let has_qk_norm = a.qk_norm != QkNorm::None;
     let norm_width = |full: usize| if a.qk_norm == QkNorm::PerHead { a.head_dim } else { full };
     let is_layer_norm = norm == NormKind::Layer;
+    let has_post = layer.norms.has_post() || layer.norms.has_after();
     let cross = match &layer.cross {
         Some(cross) => Some((cross.num_heads.checked_mul(cross.head_dim)?, cross.has_bias)),
         None => None,
@@ -141,7 +149,8 @@ fn layer_shape(layer: &LayerSpec, norm: NormKind, hidden: usize, part: LayerRole
             cross.and_then(|(width, has_bias)| has_bias.then_some((1, width)))
         }
         (L::CrossOBias, _) => cross.and_then(|(_, has_bias)| has_bias.then_some((1, hidden))),
-        (L::AttnPostNorm | L::MlpPostNorm, _) if layer.norms.has_post() => Some((1, hidden)),
+        (L::AttnPostNorm | L::MlpPostNorm, _) if has_post => Some((1, hidden)),
+        (L::AttnPostNormBias | L::MlpPostNormBias, _) if has_post && is_layer_norm => Some((1, hidden)),
         (L::Q, _) => Some((q, hidden)),
         (L::K | L::V, _) => Some((kv, hidden)),
         (L::O, _) => Some((hidden, q)),
@@ -153,6 +162,8 @@ fn layer_shape(layer: &LayerSpec, norm: NormKind, hidden: usize, part: LayerRole
         (L::Sinks, _) if a.has_sinks => Some((1, a.num_heads)),
         (L::Gate | L::Up, MlpSpec::Dense { ff_dim, .. }) => Some((*ff_dim, hidden)),
         (L::Down, MlpSpec::Dense { ff_dim, .. }) => Some((hidden, *ff_dim)),
+        (L::GateBias | L::UpBias, MlpSpec::Dense { ff_dim, has_bias: true, .. }) => Some((1, *ff_dim)),
+        (L::DownBias, MlpSpec::Dense { has_bias: true, .. }) => Some((1, hidden)),
         (L::Up, MlpSpec::Plain { ff_dim, .. }) => Some((*ff_dim, hidden)),
         (L::Down, MlpSpec::Plain { ff_dim, .. }) => Some((hidden, *ff_dim)),
         (L::UpBias, MlpSpec::Plain { ff_dim, has_bias: true, .. }) => Some((1, *ff_dim)),
@@ -213,7 +224,7 @@ mod tests {
             hidden_dim: 6,
             context_len: 1,
             layers: vec![
-                layer(MlpSpec::Dense { ff_dim: 7, activation: Activation::Silu }),
+                layer(MlpSpec::Dense { ff_dim: 7, activation: Activation::Silu, has_bias: has_all }),
                 layer(MlpSpec::Moe(moe)),
                 layer(MlpSpec::Plain { ff_dim: 7, activation: Activation::Gelu, has_bias: has_all }),
             ],
@@ -234,8 +245,8 @@ mod tests {
     #[test]
     fn every_role_occurs_once_and_has_a_shape() {
         // embedding and last norm; per layer two norms and q, k, v, o; the MLPs. With all: positions, a
-        // head, two more biases, and per layer the cross attention's ten, two of norms, and nine others
-        for (has_all, count) in [(false, 2 + 3 * 6 + 3 + (1 + 9) + 2), (true, 6 + 3 * 27 + 3 + (2 + 18) + 4)]
+        // head, two more biases, and per layer the cross attention's ten, four of norms, and nine others
+        for (has_all, count) in [(false, 2 + 3 * 6 + 3 + (1 + 9) + 2), (true, 6 + 3 * 29 + 6 + (2 + 18) + 4)]
         {
             let spec = spec(has_all);
             let roles: Vec<Role> = spec.roles().collect();

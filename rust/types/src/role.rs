@@ -28,8 +28,10 @@ pub enum LayerRole {
     AttnNorm,
     /// Its bias, `[1, hidden]`.
     AttnNormBias,
-    /// The norm after attention, before the residual, `[1, hidden]`.
+    /// The norm after attention, before or behind the residual sum, `[1, hidden]`.
     AttnPostNorm,
+    /// Its bias, `[1, hidden]`.
+    AttnPostNormBias,
     /// Queries, `[heads * head_dim, hidden]`.
     Q,
     /// Keys, `[kv_heads * head_dim, hidden]`.
@@ -76,17 +78,21 @@ pub enum LayerRole {
     MlpNorm,
     /// Its bias, `[1, hidden]`.
     MlpNormBias,
-    /// The norm after the MLP, before the residual, `[1, hidden]`.
+    /// The norm after the MLP, before or behind the residual sum, `[1, hidden]`.
     MlpPostNorm,
+    /// Its bias, `[1, hidden]`.
+    MlpPostNormBias,
     /// A dense MLP's gate, `[ff, hidden]`.
     Gate,
     /// A dense or plain MLP's up projection, `[ff, hidden]`.
     Up,
     /// A dense or plain MLP's down projection, `[hidden, ff]`.
     Down,
-    /// A plain MLP's up projection's bias, `[1, ff]`.
+    /// A dense MLP's gate's bias, `[1, ff]`.
+    GateBias,
+    /// A dense or plain MLP's up projection's bias, `[1, ff]`.
     UpBias,
-    /// A plain MLP's down projection's bias, `[1, hidden]`.
+    /// A dense or plain MLP's down projection's bias, `[1, hidden]`.
     DownBias,
     /// The router of a mixture of experts, `[experts, hidden]`.
     Router,

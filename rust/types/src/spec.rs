@@ -12,6 +12,8 @@ pub enum NormPlacement {
     Post,
     /// `x + norm(f(norm(x)))`: Gemma 2 and 3.
     Sandwich,
+    /// `norm(x + f(x))`: BERT.
+    After,
 }
 
 impl NormPlacement {
@@ -24,6 +26,11 @@ impl NormPlacement {
     pub fn has_post(self) -> bool {
         matches!(self, Self::Post | Self::Sandwich)
     }
+
+    /// Whether a norm stands after attention and after the MLP, behind the residual sum.
+    pub fn has_after(self) -> bool {
+        self == Self::After
+    }
 }
 
 /// What the norms of the residual stream compute.
@@ -32,7 +39,8 @@ impl NormPlacement {
 pub enum NormKind {
     /// `x / sqrt(mean(x^2) + eps) * weight`: most decoders.
     Rms,
-    /// `(x - mean(x)) / sqrt(var(x) + eps) * weight + bias`: Whisper. With [`NormPlacement::Pre`] alone.
+    /// `(x - mean(x)) / sqrt(var(x) + eps) * weight + bias`: Whisper, BERT. With [`NormPlacement::Pre`] or
+    /// [`NormPlacement::After`] alone.
     Layer,
 }
 
@@ -66,6 +74,10 @@ pub enum Activation {
         /// The bound.
         limit: f32,
     },
+    /// `gate * sigmoid(1.702 gate) * up`: CLIP.
+    QuickGelu,
+    /// `max(gate, 0) * up`.
+    Relu,
 }
 
 /// How a router's logits become expert weights.
@@ -110,6 +122,8 @@ pub enum MlpSpec {
         ff_dim: usize,
         /// The activation.
         activation: Activation,
+        /// Whether all three products have biases: Qwen2.5-VL's encoder.
+        has_bias: bool,
     },
     /// `down(activation(up(x)))`, without a gate: Whisper.
     Plain {
@@ -190,6 +204,9 @@ pub struct KvGroup {
     pub layers: Vec<usize>,
     /// Tokens that the layers see; blocks wholly behind it may be given back.
     pub window: Option<usize>,
+    /// Whether no step reads what an earlier one left, as in an encoder: then the layers keep their keys
+    /// and values in one place, each in its turn.
+    pub is_transient: bool,
 }
 
 /// A decoder.
@@ -239,7 +256,7 @@ impl ModelSpec {
             layer.kv_group = match self.kv_groups.iter().position(|g| g.window == window) {
                 Some(group) => group,
                 None => {
-                    self.kv_groups.push(KvGroup { layers: Vec::new(), window });
+                    self.kv_groups.push(KvGroup { layers: Vec::new(), window, is_transient: false });
                     self.kv_groups.len() - 1
                 }
             };
@@ -247,16 +264,15 @@ impl ModelSpec {
         }
     }
 
-    /// Bytes that one token takes in the cache of `group`: keys and values of all its layers.
+    /// Bytes that one token takes in the cache of `group`: keys and values of all its layers, or of the
+    /// widest where they take turns.
     pub fn kv_token_bytes(&self, group: usize, ty: KvType) -> usize {
-        self.kv_groups[group]
-            .layers
-            .iter()
-            .map(|&i| {
-                let a = &self.layers[i].attention;
-                2 * a.num_kv_heads * ty.vector_bytes(a.head_dim)
-            })
-            .sum()
+        let group = &self.kv_groups[group];
+        let layers = group.layers.iter().map(|&i| {
+            let a = &self.layers[i].attention;
+            2 * a.num_kv_heads * ty.vector_bytes(a.head_dim)
+        });
+        if group.is_transient { layers.max().unwrap_or(0) } else { layers.sum() }
     }
 
     /// Whether a layer attends to an encoder's states.

@@ -1,6 +1,6 @@
 //! An encoder of texts.
 
-use alloyforge_interfaces::{TensorStore, TextEncoder};
+use alloyforge_interfaces::{TensorStore, TextEncoder, TowerLayers};
 use alloyforge_types::{EncoderActivation, Error, HeadThen, Pooling, Result, TextSpec};
 use candle_core::Tensor;
 
@@ -30,7 +30,8 @@ pub struct CandleTextEncoder {
 }
 
 impl CandleTextEncoder {
-    /// Loads the weights of `spec`, by this room's names, onto `device`.
+    /// Loads the weights of `spec`, by this room's names, onto `device`. The blocks are computed by
+    /// `layers`, where they are given: on the processor by faster kernels.
     ///
     /// # Errors
     /// `Format` for a tensor that is missing or of another shape, `OutOfMemory`, `Device`.
@@ -39,6 +40,7 @@ impl CandleTextEncoder {
         store: &dyn TensorStore,
         device: &str,
         threads: Option<usize>,
+        layers: Option<Box<dyn TowerLayers>>,
     ) -> Result<Self> {
         let place = device::open(device)?;
         let weights = Weights::new(store, &place);
@@ -60,7 +62,7 @@ impl CandleTextEncoder {
             positions: weights.tensor("position_embd.weight", &[rows, width])?,
             segment,
             norm: norm.transpose()?,
-            tower: Tower::load(&spec.tower, &weights)?,
+            tower: Tower::load(&spec.tower, &weights, layers)?,
             head,
             bytes: weights.bytes(),
             threads: Threads::new(&place.device, threads)?,
@@ -70,14 +72,23 @@ impl CandleTextEncoder {
     }
 
     /// The embeddings of texts that fit one pass, their rows one after another.
-    fn pass(&self, texts: &[&[u32]]) -> candle_core::Result<Vec<f32>> {
-        let device = &self.place.device;
+    fn pass(&self, texts: &[&[u32]]) -> Result<Vec<f32>> {
         let padded = |text: &[u32]| match self.spec.padded_with {
             Some(pad) => [text, &vec![pad; self.spec.max_len - text.len()]].concat(),
             None => text.to_vec(),
         };
         let texts: Vec<Vec<u32>> = texts.iter().map(|text| padded(text)).collect();
         let lens: Vec<usize> = texts.iter().map(Vec::len).collect();
+        let fault = |e| self.place.fault(e);
+        let values = self.rows(&texts, &lens).map_err(fault)?;
+        let rows = Rows { values, turn: None, places: Vec::new() };
+        let (x, _) = self.tower.run(&self.place, rows, |_| &lens, &[])?;
+        self.pool(&texts, &x).map_err(fault)
+    }
+
+    /// The blocks' input.
+    fn rows(&self, texts: &[Vec<u32>], lens: &[usize]) -> candle_core::Result<Tensor> {
+        let device = &self.place.device;
         let rows: usize = lens.iter().sum();
         let ids = Tensor::from_vec(texts.concat(), rows, device)?;
         let first = self.spec.first_position as u32;
@@ -87,13 +98,17 @@ impl CandleTextEncoder {
         if let Some(segment) = &self.segment {
             x = ops::add_row(&x, segment)?;
         }
-        if let Some(norm) = &self.norm {
-            x = norm.forward(&x)?;
+        match &self.norm {
+            Some(norm) => norm.forward(&x),
+            None => Ok(x),
         }
-        let x = self.tower.run(Rows { values: x, turn: None }, |_| &lens, |_, _| Ok(()))?;
+    }
+
+    /// From the blocks' rows to embeddings.
+    fn pool(&self, texts: &[Vec<u32>], x: &Tensor) -> candle_core::Result<Vec<f32>> {
         let mut at = 0;
         let mut pooled = Vec::with_capacity(texts.len());
-        for text in &texts {
+        for text in texts {
             let own = x.narrow(0, at, text.len())?;
             at += text.len();
             let row = |i: usize| own.narrow(0, i, 1);
@@ -166,7 +181,7 @@ impl TextEncoder for CandleTextEncoder {
             let count = order[first..].iter().take_while(fits).count().max(1);
             let group = &order[first..first + count];
             let given: Vec<&[u32]> = group.iter().map(|&i| texts[i].as_slice()).collect();
-            let made = self.threads.run(|| self.pass(&given)).map_err(|e| self.place.fault(e))?;
+            let made = self.threads.run(|| self.pass(&given))?;
             for (row, &i) in made.chunks_exact(dim).zip(group) {
                 all[i * dim..(i + 1) * dim].copy_from_slice(row);
             }
@@ -176,6 +191,6 @@ impl TextEncoder for CandleTextEncoder {
     }
 
     fn bytes(&self) -> u64 {
-        self.bytes
+        self.bytes + self.tower.given_bytes()
     }
 }

@@ -1,10 +1,14 @@
 //! The blocks of a transformer over rows of several pictures or texts at once.
 
+use std::sync::{Mutex, PoisonError};
+
+use alloyforge_interfaces::{TowerLayers, TowerRows};
 use alloyforge_types::{EncoderActivation, Error, GridRope, Result, TowerSpec};
 use candle_core::{D, Tensor};
 
 use super::ops;
 use super::weights::{Linear, Norm, Weights};
+use crate::fault::Place;
 
 /// Scores that exist at a time: 64 MiB of f32.
 const SCORE_VALUES: usize = 1 << 24;
@@ -25,12 +29,29 @@ struct Block {
     scales: Option<[Tensor; 2]>,
 }
 
+/// Who computes the blocks.
+enum Layers {
+    /// Candle.
+    Own(Vec<Block>),
+    /// Another backend, on the host.
+    Given(Mutex<Box<dyn TowerLayers>>),
+}
+
+impl std::fmt::Debug for Layers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Own(blocks) => write!(f, "{} blocks", blocks.len()),
+            Self::Given(_) => f.write_str("given"),
+        }
+    }
+}
+
 /// The blocks with the norms around them.
 #[derive(Debug)]
 pub(super) struct Tower {
     spec: TowerSpec,
     pre_norm: Option<Norm>,
-    blocks: Vec<Block>,
+    layers: Layers,
     post_norm: Option<Norm>,
 }
 
@@ -40,10 +61,17 @@ pub(super) struct Rows<'a> {
     pub(super) values: Tensor,
     /// Cosines and sines, each of shape `[rows, 1, head_dim / 2]`.
     pub(super) turn: Option<&'a (Tensor, Tensor)>,
+    /// Where each row's patch lies, as time, line and column: what they follow from.
+    pub(super) places: Vec<[u32; 3]>,
 }
 
 impl Tower {
-    pub(super) fn load(spec: &TowerSpec, weights: &Weights<'_>) -> Result<Self> {
+    /// Loads the blocks and their norms; the blocks only where nobody else computes them.
+    pub(super) fn load(
+        spec: &TowerSpec,
+        weights: &Weights<'_>,
+        given: Option<Box<dyn TowerLayers>>,
+    ) -> Result<Self> {
         if spec.num_layers > MAX_LAYERS {
             return Err(Error::internal(format!("an encoder of {} blocks", spec.num_layers)));
         }
@@ -75,37 +103,83 @@ impl Tower {
         };
         Ok(Self {
             pre_norm: spec.has_pre_norm.then(|| norm("pre_ln".into())).transpose()?,
-            blocks: (0..spec.num_layers).map(block).collect::<Result<_>>()?,
+            layers: match given {
+                Some(layers) => Layers::Given(Mutex::new(layers)),
+                None => Layers::Own((0..spec.num_layers).map(block).collect::<Result<_>>()?),
+            },
             post_norm: spec.has_post_norm.then(|| norm("post_ln".into())).transpose()?,
             spec: spec.clone(),
         })
     }
 
-    /// Runs `rows`, where `segments(layer)` are the lengths of runs of rows that see each other. Calls
-    /// `tap` with every block's output but no norm; gives the last one's behind the last norm.
-    pub(super) fn run<'s>(
-        &self,
-        rows: Rows<'_>,
-        segments: impl Fn(usize) -> &'s [usize],
-        mut tap: impl FnMut(usize, &Tensor) -> candle_core::Result<()>,
-    ) -> candle_core::Result<Tensor> {
-        let mut x = rows.values;
-        if let Some(norm) = &self.pre_norm {
-            x = norm.forward(&x)?;
-        }
-        for (i, block) in self.blocks.iter().enumerate() {
-            x = self.block(block, &x, rows.turn, segments(i))?;
-            tap(i, &x)?;
-        }
-        self.finish(&x)
+    /// Whether rows are turned by places rather than by cosines and sines.
+    pub(super) fn takes_places(&self) -> bool {
+        matches!(self.layers, Layers::Given(_))
     }
 
-    /// `x` behind the last norm.
-    pub(super) fn finish(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        match &self.post_norm {
-            Some(norm) => norm.forward(x),
-            None => Ok(x.clone()),
+    /// Bytes of blocks that are somebody else's.
+    pub(super) fn given_bytes(&self) -> u64 {
+        match &self.layers {
+            Layers::Own(_) => 0,
+            Layers::Given(layers) => {
+                let used = layers.lock().unwrap_or_else(PoisonError::into_inner).memory();
+                used.weights + used.kv + used.workspace
+            }
         }
+    }
+
+    /// Runs `rows`, where `segments(layer)` are the lengths of runs of rows that see each other. Gives the
+    /// rows behind the last block and its norm, and without a norm those behind each of the blocks `taps`.
+    pub(super) fn run<'s>(
+        &self,
+        place: &Place,
+        rows: Rows<'_>,
+        segments: impl Fn(usize) -> &'s [usize],
+        taps: &[usize],
+    ) -> Result<(Tensor, Vec<Tensor>)> {
+        let fault = |e| place.fault(e);
+        let mut x = rows.values;
+        if let Some(norm) = &self.pre_norm {
+            x = norm.forward(&x).map_err(fault)?;
+        }
+        let mut tapped = Vec::with_capacity(taps.len());
+        match &self.layers {
+            Layers::Own(blocks) => {
+                for (i, block) in blocks.iter().enumerate() {
+                    x = self.block(block, &x, rows.turn, segments(i)).map_err(fault)?;
+                    if taps.contains(&i) {
+                        tapped.push(x.clone());
+                    }
+                }
+            }
+            Layers::Given(layers) => {
+                let last = self.spec.num_layers - 1;
+                let wanted: Vec<usize> = (0..=last).filter(|i| *i == last || taps.contains(i)).collect();
+                let (mut groupings, mut grouping_of) = (Vec::new(), Vec::new());
+                for lens in (0..=last).map(segments) {
+                    let known = groupings.iter().position(|have| *have == lens);
+                    grouping_of.push(known.unwrap_or(groupings.len()));
+                    if known.is_none() {
+                        groupings.push(lens);
+                    }
+                }
+                let values: Vec<f32> = x.flatten_all().and_then(|x| x.to_vec1()).map_err(fault)?;
+                let (values, places) = (values.into(), rows.places);
+                let rows = TowerRows { values, places, groupings, grouping_of, taps: &wanted };
+                let made = layers.lock().unwrap_or_else(PoisonError::into_inner).run(&rows)?;
+                for (i, made) in wanted.into_iter().zip(made) {
+                    x = Tensor::from_vec(made, x.dims(), x.device()).map_err(fault)?;
+                    if taps.contains(&i) {
+                        tapped.push(x.clone());
+                    }
+                }
+            }
+        }
+        let x = match &self.post_norm {
+            Some(norm) => norm.forward(&x).map_err(fault)?,
+            None => x,
+        };
+        Ok((x, tapped))
     }
 
     fn block(

@@ -1,6 +1,6 @@
 //! An encoder of pictures.
 
-use alloyforge_interfaces::{Encoder, TensorStore};
+use alloyforge_interfaces::{Encoder, TensorStore, TowerLayers};
 use alloyforge_types::{Error, MediaItem, MediaRows, Result, VisionHead, VisionSpec};
 use candle_core::Tensor;
 
@@ -27,7 +27,8 @@ pub struct CandleVisionEncoder {
 }
 
 impl CandleVisionEncoder {
-    /// Loads the weights of `spec`, by this room's names, onto `device`.
+    /// Loads the weights of `spec`, by this room's names, onto `device`. The blocks are computed by
+    /// `layers`, where they are given: on the processor by faster kernels.
     ///
     /// # Errors
     /// `Format` for a tensor that is missing or of another shape, `OutOfMemory`, `Device`.
@@ -36,6 +37,7 @@ impl CandleVisionEncoder {
         store: &dyn TensorStore,
         device: &str,
         threads: Option<usize>,
+        layers: Option<Box<dyn TowerLayers>>,
     ) -> Result<Self> {
         check(spec)?;
         let place = device::open(device)?;
@@ -51,7 +53,7 @@ impl CandleVisionEncoder {
         let table = side(spec).map(|_| weights.tensor("position_embd.weight", &[rows, tower.width]));
         let class = spec.has_class_token.then(|| weights.tensor("class_embd", &[1, tower.width]));
         let (class, table) = (class.transpose()?, table.transpose()?);
-        let (head, tower) = (Head::load(spec, &weights)?, Tower::load(tower, &weights)?);
+        let (head, tower) = (Head::load(spec, &weights)?, Tower::load(tower, &weights, layers)?);
         let bytes = weights.bytes();
         let threads = Threads::new(&place.device, threads)?;
         Ok(Self { threads, spec: spec.clone(), patch, class, table, tower, head, bytes, place })
@@ -103,12 +105,18 @@ impl CandleVisionEncoder {
         };
         let (values, grid) = patches::read(item, self.spec.patch_size, self.spec.frames, merge)?;
         let mut x = self.embed(item, values, &grid)?;
-        let turn = self
-            .spec
-            .tower
-            .rope
+        let turned_by = self.spec.tower.rope;
+        let turn = turned_by
+            .filter(|_| !self.tower.takes_places())
             .map(|rope| patches::turn(rope, self.spec.tower.head_dim, &grid, &self.place.device));
         let mut turn = turn.transpose().map_err(fault)?;
+        let mut places = match turned_by {
+            Some(_) if self.tower.takes_places() => {
+                let one = grid.places().into_iter().map(|(line, column)| [0, line as u32, column as u32]);
+                one.collect::<Vec<_>>().repeat(grid.tiles)
+            }
+            _ => Vec::new(),
+        };
 
         let per_tile = grid.tile_len() + usize::from(self.class.is_some());
         let whole = vec![per_tile; grid.tiles];
@@ -121,6 +129,10 @@ impl CandleVisionEncoder {
             if let Some((cos, sin)) = &turn {
                 turn = Some((arrange(cos).map_err(fault)?, arrange(sin).map_err(fault)?));
             }
+            if !places.is_empty() {
+                let units = order.iter().map(|&at| &places[at as usize * unit..][..unit]);
+                places = units.flatten().copied().collect();
+            }
         }
         let segments = |layer: usize| match (self.spec.windows.get(layer), &windows) {
             (Some(Some(_)), Some((_, lens))) => lens.as_slice(),
@@ -130,15 +142,8 @@ impl CandleVisionEncoder {
             VisionHead::Merger { deepstack, .. } => deepstack,
             _ => &self.spec.taps,
         };
-        let mut tapped = Vec::new();
-        let rows = Rows { values: x, turn: turn.as_ref() };
-        let tap = |layer: usize, x: &Tensor| {
-            if wanted.contains(&layer) {
-                tapped.push(x.clone());
-            }
-            Ok(())
-        };
-        let mut x = self.tower.run(rows, segments, tap).map_err(fault)?;
+        let rows = Rows { values: x, turn: turn.as_ref(), places };
+        let (mut x, tapped) = self.tower.run(&self.place, rows, segments, wanted)?;
         if !self.spec.taps.is_empty() {
             x = Tensor::cat(&tapped, 1).map_err(fault)?;
         }
@@ -171,7 +176,7 @@ impl Encoder for CandleVisionEncoder {
     }
 
     fn bytes(&self) -> u64 {
-        self.bytes
+        self.bytes + self.tower.given_bytes()
     }
 }
 

@@ -87,11 +87,12 @@ impl RandomWeights {
                 (1, hidden)
             }
             LayerRole::AttnNormBias | LayerRole::MlpNormBias | LayerRole::DownBias => (1, hidden),
+            LayerRole::AttnPostNormBias | LayerRole::MlpPostNormBias => (1, hidden),
             LayerRole::CrossNorm | LayerRole::CrossNormBias | LayerRole::CrossOBias => (1, hidden),
             LayerRole::CrossQ | LayerRole::CrossK | LayerRole::CrossV => (cross, hidden),
             LayerRole::CrossO => (hidden, cross),
             LayerRole::CrossQBias | LayerRole::CrossKBias | LayerRole::CrossVBias => (1, cross),
-            LayerRole::UpBias => (1, ff),
+            LayerRole::GateBias | LayerRole::UpBias => (1, ff),
             LayerRole::Q => (q, hidden),
             LayerRole::K | LayerRole::V => (kv, hidden),
             LayerRole::O => (hidden, q),
@@ -182,7 +183,7 @@ pub fn rope() -> RopeSpec {
 pub fn spec() -> ModelSpec {
     let layer = LayerSpec {
         attention: attention(),
-        mlp: MlpSpec::Dense { ff_dim: 20, activation: Activation::Silu },
+        mlp: MlpSpec::Dense { ff_dim: 20, activation: Activation::Silu, has_bias: false },
         norms: NormPlacement::Pre,
         cross: None,
         kv_group: 0,

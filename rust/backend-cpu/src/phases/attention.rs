@@ -9,7 +9,7 @@ use alloyforge_kernels::product::{Input, Store, chunk_rows, num_chunks};
 use alloyforge_kernels::rope::{rotate_half, rotate_interleaved};
 use alloyforge_types::{BLOCK_LEN, Result, RopeLayout};
 
-use super::{Context, Tools, by_rows, into_residual, norm_rows, part, takes_blocks, to_blocks};
+use super::{Context, Tools, by_rows, into_residual, norm_behind, norm_rows, part, takes_blocks, to_blocks};
 use crate::layer::{HeadNorm, Layer};
 use crate::step::Rows;
 use crate::workspace::PARTS_KEPT;
@@ -234,5 +234,6 @@ pub(crate) fn output(layer: &Layer, context: &mut Context<'_>) -> Result<()> {
     };
     let input = Input::first(input, width, count).with_blocks(blocks);
     let post_norm = layer.attn_post_norm.as_deref();
-    into_residual(&layer.o, input, post_norm, tools, work.residual.get_mut(), work.added.get_mut())
+    into_residual(&layer.o, input, post_norm, tools, work.residual.get_mut(), work.added.get_mut())?;
+    norm_behind(layer.attn_after_norm.as_ref(), context)
 }

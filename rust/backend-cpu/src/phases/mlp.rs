@@ -8,7 +8,8 @@ use alloyforge_kernels::product::{CHUNK_ROWS, Input, Store, chunk_rows, num_chun
 use alloyforge_types::Result;
 
 use super::{
-    Context, Tools, columns, experts, into_residual, norm_rows, part, plain, takes_blocks, to_blocks,
+    Context, Tools, columns, experts, into_residual, norm_behind, norm_rows, part, plain, takes_blocks,
+    to_blocks,
 };
 use crate::layer::{Dense, Layer, Mlp};
 use crate::workspace::Scratch;
@@ -34,10 +35,11 @@ pub(crate) fn mlp(layer: &Layer, context: &mut Context<'_>) -> Result<()> {
         }
     }
     match &layer.mlp {
-        Mlp::Dense(mlp) => dense(mlp, layer, context),
-        Mlp::Plain(mlp) => plain::plain(mlp, layer, context),
-        Mlp::Experts(mlp) => experts::experts(mlp, layer, context),
+        Mlp::Dense(mlp) => dense(mlp, layer, context)?,
+        Mlp::Plain(mlp) => plain::plain(mlp, layer, context)?,
+        Mlp::Experts(mlp) => experts::experts(mlp, layer, context)?,
     }
+    norm_behind(layer.mlp_after_norm.as_ref(), context)
 }
 
 fn dense(mlp: &Dense, layer: &Layer, context: &mut Context<'_>) -> Result<()> {

@@ -3,8 +3,8 @@
 //! It follows the descriptions in `alloyforge_types` and shares no code with the backend.
 
 use alloyforge_types::{
-    Activation, AttentionSpec, ExpertRole, LayerRole, MlpSpec, ModelSpec, MoeSpec, QkNorm, Role, RopeLayout,
-    RopeSections, RouterOrder,
+    Activation, AttentionSpec, ExpertRole, LayerRole, MlpSpec, ModelSpec, MoeSpec, NormKind, NormPlacement,
+    QkNorm, Role, RopeLayout, RopeSections, RouterOrder,
 };
 
 use super::{Stock, Text};
@@ -49,6 +49,30 @@ impl Oracle<'_> {
         y
     }
 
+    /// A norm of the residual stream.
+    fn stream_norm(&self, role: LayerRole, layer: usize, x: &[f64]) -> Row {
+        let weight = Role::Layer(layer, role);
+        if self.spec.norm == NormKind::Rms {
+            return self.norm(weight, x);
+        }
+        let bias = match role {
+            LayerRole::AttnNorm => LayerRole::AttnNormBias,
+            LayerRole::AttnPostNorm => LayerRole::AttnPostNormBias,
+            LayerRole::MlpNorm => LayerRole::MlpNormBias,
+            LayerRole::MlpPostNorm => LayerRole::MlpPostNormBias,
+            other => panic!("{other:?}"),
+        };
+        self.layer_norm(weight, Role::Layer(layer, bias), x)
+    }
+
+    fn layer_norm(&self, weight: Role, bias: Role, x: &[f64]) -> Row {
+        let mean = x.iter().sum::<f64>() / x.len() as f64;
+        let variance = x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / x.len() as f64;
+        let root = (variance + f64::from(self.spec.norm_eps)).sqrt();
+        let scaled = x.iter().zip(self.vector(weight)).map(|(v, w)| (v - mean) / root * w);
+        scaled.zip(self.vector(bias)).map(|(v, b)| v + b).collect()
+    }
+
     fn norm(&self, role: Role, x: &[f64]) -> Row {
         let mean = x.iter().map(|v| v * v).sum::<f64>() / x.len() as f64;
         let root = (mean + f64::from(self.spec.norm_eps)).sqrt();
@@ -71,30 +95,42 @@ impl Oracle<'_> {
     fn layer(&self, i: usize, rows: Vec<Row>, text: &Text) -> Vec<Row> {
         let layer = &self.spec.layers[i];
         let (pre, post) = (layer.norms.has_pre(), layer.norms.has_post());
+        let after = layer.norms == NormPlacement::After;
         let role = |r: LayerRole| Role::Layer(i, r);
-        let into = |r: LayerRole, x: &Row| if pre { self.norm(role(r), x) } else { x.clone() };
-        let out = |r: LayerRole, x: Row| if post { self.norm(role(r), &x) } else { x };
-        let add = |x: &Row, y: Row| -> Row {
-            x.iter().zip(y).map(|(x, y)| x + f64::from(self.spec.residual_scale) * y).collect()
+        let into = |r: LayerRole, x: &Row| if pre { self.stream_norm(r, i, x) } else { x.clone() };
+        // what is added, through a norm before or behind the sum
+        let add = |r: LayerRole, x: &Row, y: Row| -> Row {
+            let y = if post { self.stream_norm(r, i, &y) } else { y };
+            let sum: Row =
+                x.iter().zip(y).map(|(x, y)| x + f64::from(self.spec.residual_scale) * y).collect();
+            if after { self.stream_norm(r, i, &sum) } else { sum }
         };
         let inputs: Vec<Row> = rows.iter().map(|x| into(LayerRole::AttnNorm, x)).collect();
         let attended = self.attention(i, &layer.attention, &inputs, text);
         let rows: Vec<Row> =
-            rows.iter().zip(attended).map(|(x, y)| add(x, out(LayerRole::AttnPostNorm, y))).collect();
+            rows.iter().zip(attended).map(|(x, y)| add(LayerRole::AttnPostNorm, x, y)).collect();
         rows.iter()
             .enumerate()
             .map(|(at, x)| {
                 let input = into(LayerRole::MlpNorm, x);
                 let y = match &layer.mlp {
-                    MlpSpec::Dense { activation, .. } => {
-                        let gate = self.multiply(role(LayerRole::Gate), &input);
-                        let up = self.multiply(role(LayerRole::Up), &input);
-                        self.multiply(role(LayerRole::Down), &gated(*activation, &gate, &up))
+                    MlpSpec::Dense { activation, has_bias, .. } => {
+                        let bias = |r: LayerRole| has_bias.then_some(role(r));
+                        let gate = self.linear(role(LayerRole::Gate), bias(LayerRole::GateBias), &input);
+                        let up = self.linear(role(LayerRole::Up), bias(LayerRole::UpBias), &input);
+                        let inner = gated(*activation, &gate, &up);
+                        self.linear(role(LayerRole::Down), bias(LayerRole::DownBias), &inner)
+                    }
+                    MlpSpec::Plain { activation, has_bias, .. } => {
+                        let bias = |r: LayerRole| has_bias.then_some(role(r));
+                        let up = self.linear(role(LayerRole::Up), bias(LayerRole::UpBias), &input);
+                        let inner = gated(*activation, &up, &vec![1.0; up.len()]);
+                        self.linear(role(LayerRole::Down), bias(LayerRole::DownBias), &inner)
                     }
                     MlpSpec::Moe(moe) => self.experts(i, moe, &input),
                     other => panic!("{other:?}"),
                 };
-                self.deepened(i, at, add(x, out(LayerRole::MlpPostNorm, y)), text)
+                self.deepened(i, at, add(LayerRole::MlpPostNorm, x, y), text)
             })
             .collect()
     }
@@ -209,7 +245,10 @@ impl Oracle<'_> {
 
     fn logits(&self, row: &[f64]) -> Row {
         let head = if self.spec.has_tied_head { Role::Embedding } else { Role::Head };
-        let x = self.norm(Role::FinalNorm, row);
+        let x = match self.spec.norm {
+            NormKind::Layer => self.layer_norm(Role::FinalNorm, Role::FinalNormBias, row),
+            _ => self.norm(Role::FinalNorm, row),
+        };
         self.linear(head, self.spec.has_head_bias.then_some(Role::HeadBias), &x)
             .into_iter()
             .map(|l| l * f64::from(self.spec.logit_scale))
@@ -234,6 +273,8 @@ fn gated(activation: Activation, gate: &[f64], up: &[f64]) -> Row {
                 let (g, u) = (g.min(limit), u.max(-limit).min(limit));
                 g * sigmoid(alpha * g) * (u + 1.0)
             }
+            Activation::QuickGelu => g * sigmoid(1.702 * g) * u,
+            Activation::Relu => g.max(0.0) * u,
             other => panic!("{other:?}"),
         })
         .collect()

@@ -68,7 +68,9 @@ pub fn spec(seed: u64) -> ModelSpec {
     let num_ropes = 1 + r.below(2);
     let ropes: Vec<RopeSpec> = (0..num_ropes).map(|_| rope(r, head_dim)).collect();
     let num_layers = 1 + r.below(3);
-    let norms = r.pick(&[NormPlacement::Pre, NormPlacement::Post, NormPlacement::Sandwich]);
+    let norms =
+        r.pick(&[NormPlacement::Pre, NormPlacement::Post, NormPlacement::Sandwich, NormPlacement::After]);
+    let norm = if norms.has_post() { NormKind::Rms } else { r.pick(&[NormKind::Rms, NormKind::Layer]) };
     let windows = [None, Some(1 + r.below(60))];
     let layers = (0..num_layers)
         .map(|_| {
@@ -97,7 +99,7 @@ pub fn spec(seed: u64) -> ModelSpec {
         layers,
         ropes,
         kv_groups: Vec::new(),
-        norm: NormKind::Rms,
+        norm,
         norm_eps: r.pick(&[1e-6, 1e-5, 1e-2]),
         positions: None,
         embedding_scale: r.pick(&[1.0, 8.0]),
@@ -152,13 +154,17 @@ fn activation(r: &mut Random) -> Activation {
         Activation::GeluTanh,
         Activation::Gelu,
         Activation::ClampedSwiglu { alpha: 1.702, limit: 0.8 },
+        Activation::QuickGelu,
+        Activation::Relu,
     ])
 }
 
 fn mlp(r: &mut Random) -> MlpSpec {
     let ff_dim = r.pick(&[32, 64, 160]);
-    if r.coin() {
-        return MlpSpec::Dense { ff_dim, activation: activation(r) };
+    match r.below(4) {
+        0 => return MlpSpec::Dense { ff_dim, activation: activation(r), has_bias: r.coin() },
+        1 => return MlpSpec::Plain { ff_dim, activation: activation(r), has_bias: r.coin() },
+        _ => {}
     }
     let num_experts = 1 + r.below(40);
     MlpSpec::Moe(MoeSpec {

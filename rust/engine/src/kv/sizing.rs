@@ -126,7 +126,7 @@ mod tests {
         };
         let layer = LayerSpec {
             attention,
-            mlp: MlpSpec::Dense { ff_dim: 1, activation: Activation::Silu },
+            mlp: MlpSpec::Dense { ff_dim: 1, activation: Activation::Silu, has_bias: false },
             norms: NormPlacement::Pre,
             cross: None,
             kv_group: 0,
@@ -141,7 +141,7 @@ mod tests {
             kv_groups: windows
                 .iter()
                 .enumerate()
-                .map(|(i, &window)| KvGroup { layers: vec![i], window })
+                .map(|(i, &window)| KvGroup { layers: vec![i], window, is_transient: false })
                 .collect(),
             norm: NormKind::Rms,
             norm_eps: 0.0,

@@ -75,7 +75,7 @@ impl HashLm {
                 has_qkv_bias: false,
                 has_o_bias: false,
             },
-            mlp: MlpSpec::Dense { ff_dim: 2, activation: Activation::Silu },
+            mlp: MlpSpec::Dense { ff_dim: 2, activation: Activation::Silu, has_bias: false },
             norms: NormPlacement::Pre,
             cross: None,
             kv_group: 0,

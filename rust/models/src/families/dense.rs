@@ -124,7 +124,7 @@ impl Dense {
                 )?,
                 has_o_bias: has_bias(c, self.o_bias, &[format!("blk.{i}.attn_output")])?,
             };
-            let mlp = MlpSpec::Dense { ff_dim, activation };
+            let mlp = MlpSpec::Dense { ff_dim, activation, has_bias: false };
             layers.push(LayerSpec { attention, cross: None, mlp, norms: self.norms, kv_group: 0 });
         }
         let rope = RopeDefaults {

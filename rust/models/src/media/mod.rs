@@ -7,6 +7,7 @@
 
 mod embedder;
 mod fields;
+mod layers;
 mod projector;
 mod prompts;
 mod renamed;
@@ -23,6 +24,7 @@ use prompts::{Layout, Prompts};
 use vision::{Qwen, Tower};
 
 pub use embedder::{Comparison, Embedder, SentenceSettings, VisionTask, resolve_embedder};
+pub use layers::BackendLayers;
 pub use projector::resolve_projector;
 
 /// What a model sees with.

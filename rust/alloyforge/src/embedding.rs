@@ -3,16 +3,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use alloyforge_engine::{Comparison, EmbeddingParts, EmbeddingSession, Info};
+use alloyforge_engine::{Comparison, EmbeddingParts, EmbeddingSession, Info, Ranking};
+use alloyforge_formats::gguf::GgufFile;
 use alloyforge_formats::hf::HfFolder;
-use alloyforge_interfaces::{Encoder, MemoryUse, TensorStore, TextEncoder};
-use alloyforge_models::{Embedder, SentenceSettings, VisionTask, resolve_embedder};
-use alloyforge_types::{Error, KvType, Pooling, Result};
+use alloyforge_interfaces::{Encoder, LoadOptions, MemoryUse, TensorStore, TextEncoder};
+use alloyforge_models::{
+    DecoderEmbedder, Embedder, EmbedderLimits, SentenceSettings, VisionTask, last_norm, resolve_embedder,
+};
+use alloyforge_types::{Error, KvType, MetaValue, Pooling, Result};
 use serde_json::{Value, json};
 
-use crate::backend::choose_device;
+use crate::backend::{choose_device, load};
 use crate::encoder::EncoderPlace;
-use crate::open::OpenOptions;
+use crate::open::{OpenOptions, check_vocabulary};
 use crate::source::{Source, json_tokenizer};
 
 /// A model that writes nothing.
@@ -30,15 +33,24 @@ pub struct EmbeddingModel {
 /// # Errors
 /// As [`open`](crate::open).
 pub(crate) fn open_embedder(source: &Source, options: &OpenOptions) -> Result<Option<EmbeddingModel>> {
-    let Source::Folder(folder, _) = source else { return Ok(None) };
+    let folder = match source {
+        Source::Folder(folder, _) => folder,
+        Source::Gguf(file) => {
+            let Some(pooling) = gguf_pooling(file)? else { return Ok(None) };
+            let settings = SentenceSettings { pooling, is_normalised: false };
+            return open_decoder(source, Sentence { settings, max_len: None }, options).map(Some);
+        }
+    };
     let store = source.store();
     let sentence = Sentence::read(folder)?;
     let settings = sentence.as_ref().map(|s| s.settings);
-    let Some(found) = resolve_embedder(&folder.config, &store, settings)? else { return Ok(None) };
+    let Some(found) = resolve_embedder(&folder.config, &store, settings)? else {
+        return sentence.map(|sentence| open_decoder(source, sentence, options)).transpose();
+    };
     let device = if options.device.is_empty() { "auto" } else { &options.device };
     let device = choose_device(device, options.backend)?;
     let place = EncoderPlace { device: &device, backend: options.backend, threads: options.threads };
-    let Embedder { text, vision, comparison, frame, is_normalised, .. } = found;
+    let Embedder { text, vision, comparison, ranking, frame, is_normalised, .. } = found;
     let (mut max_len, mut vocab_size) = (0, 0);
     let mut weights = 0;
     let mut encoder: Option<Box<dyn TextEncoder>> = None;
@@ -90,9 +102,84 @@ pub(crate) fn open_embedder(source: &Source, options: &OpenOptions) -> Result<Op
         vision: eye,
         labels,
         comparison,
+        ranking: ranking.map(|r| Ranking { num_ends: r.num_ends, is_sigmoid: r.is_sigmoid }),
         is_normalised,
     });
     Ok(Some(EmbeddingModel { session, info, processor }))
+}
+
+/// Rows of one step of a decoder that embeds.
+const MAX_ROWS: usize = 1024;
+
+/// Opens the decoder in `source`, whose rows are pooled as `sentence` says.
+fn open_decoder(source: &Source, sentence: Sentence, options: &OpenOptions) -> Result<EmbeddingModel> {
+    let device = if options.device.is_empty() { "auto" } else { &options.device };
+    let device = choose_device(device, options.backend)?;
+    let resolved = source.resolve()?;
+    let tokenizer = source.tokenizer()?;
+    check_vocabulary(&tokenizer, resolved.spec.vocab_size, &*source.store())?;
+    let spec = resolved.spec.clone();
+    let norm = last_norm(&*resolved.weights, spec.norm)?;
+    let (parameters, file_type) = (resolved.parameters, resolved.file_type.clone());
+    let kv_type = options.kv_type.unwrap_or(KvType::F16);
+    let token_bytes: u64 = (0..spec.kv_groups.len()).map(|g| spec.kv_token_bytes(g, kv_type) as u64).sum();
+    let load_options = LoadOptions {
+        dtype: options.dtype,
+        quantize: options.quantize,
+        kv_type: Some(kv_type),
+        threads: options.threads,
+        max_rows: MAX_ROWS,
+        max_logit_rows: MAX_ROWS,
+        progress: options.progress.clone(),
+    };
+    let model = load(resolved, &device, options.backend, &load_options)?;
+    // a text's keys and values must fit beside the weights
+    let free = alloyforge_kernels::memory::available().unwrap_or(u64::MAX);
+    let budget = options.kv_memory.unwrap_or(free / 2) / token_bytes.max(1);
+    let own = sentence.max_len.unwrap_or(spec.context_len).min(spec.context_len);
+    let max_len = options.context_len.unwrap_or(own).min(own).min(usize::try_from(budget).unwrap_or(own));
+    let limits = EmbedderLimits { max_rows: MAX_ROWS, max_len: max_len.max(1) };
+    let threads = model.threads();
+    let encoder = DecoderEmbedder::new(model, norm, sentence.settings.pooling, limits)?;
+    let info = Info {
+        architecture: spec.architecture.clone(),
+        parameters,
+        file_type,
+        vocab_size: spec.vocab_size,
+        context_len: limits.max_len,
+        device,
+        threads,
+        chat_template: None,
+        kv_type,
+        kv_bytes_per_token: token_bytes,
+        memory: encoder.memory(),
+    };
+    let session = EmbeddingSession::new(EmbeddingParts {
+        text: Some(Box::new(encoder)),
+        tokenizer: Some(Arc::new(tokenizer)),
+        frame: [None; 2],
+        max_len: limits.max_len,
+        vision: None,
+        labels: Vec::new(),
+        comparison: None,
+        ranking: None,
+        is_normalised: sentence.settings.is_normalised,
+    });
+    Ok(EmbeddingModel { session, info, processor: Value::Null })
+}
+
+/// How a decoder in a GGUF file pools its rows, where the file says so: llama.cpp's `pooling_type`.
+fn gguf_pooling(file: &GgufFile) -> Result<Option<Pooling>> {
+    let metadata = file.metadata();
+    let Some(arch) = metadata.str("general.architecture") else { return Ok(None) };
+    let key = format!("{arch}.pooling_type");
+    match metadata.get(&key) {
+        None | Some(MetaValue::U64(0) | MetaValue::I64(0)) => Ok(None),
+        Some(MetaValue::U64(1) | MetaValue::I64(1)) => Ok(Some(Pooling::Mean)),
+        Some(MetaValue::U64(2) | MetaValue::I64(2)) => Ok(Some(Pooling::First)),
+        Some(MetaValue::U64(3) | MetaValue::I64(3)) => Ok(Some(Pooling::Last)),
+        Some(other) => Err(Error::unsupported(file.label(), format!("key `{key}` = {other:?}"))),
+    }
 }
 
 /// A processor's settings with the files that describe it.

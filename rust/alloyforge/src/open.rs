@@ -11,8 +11,8 @@ use alloyforge_types::{DType, Error, KvType, QuantMix, Result};
 use serde_json::{Map, Value};
 
 use crate::backend::{BackendChoice, choose_device, load};
-use crate::encoder::EncoderPlace;
 use crate::embedding::{EmbeddingModel, open_embedder, with_files};
+use crate::encoder::EncoderPlace;
 use crate::source::Source;
 
 /// How a model is opened. The default lets everything be chosen.
@@ -81,7 +81,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
     let resolved = source.resolve()?;
     let media = open_vision(&source, &resolved, &device, options)?;
     let tokenizer = source.tokenizer()?;
-    check_vocabulary(&tokenizer, resolved.spec.vocab_size, path)?;
+    check_vocabulary(&tokenizer, resolved.spec.vocab_size, &*source.store())?;
 
     let mut engine = engine_options(options);
     engine.two_way_rows = media.as_ref().map_or(0, |m| m.prompts.two_way_rows());
@@ -166,11 +166,15 @@ fn engine_options(options: &OpenOptions) -> EngineOptions {
 }
 
 /// A token that the model has no row for could be asked of it by any text.
-fn check_vocabulary(tokenizer: &dyn Tokenizer, rows: usize, path: &Path) -> Result<()> {
+pub(crate) fn check_vocabulary(
+    tokenizer: &dyn Tokenizer,
+    rows: usize,
+    store: &dyn TensorStore,
+) -> Result<()> {
     let tokens = tokenizer.vocab_size();
     if tokens > rows {
         let fault = format!("has {tokens} tokens, and the model's embedding {rows} rows");
-        return Err(Error::format(path.display().to_string(), "the tokenizer", fault));
+        return Err(Error::format(store.label(), "the tokenizer", fault));
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use alloyforge_interfaces::{Encoder, TextEncoder};
+use alloyforge_interfaces::{Encoder, TextEncoder, Tokenizer};
 use alloyforge_tokenize::TextTokenizer;
 use alloyforge_types::{Error, MediaItem, MediaRows, Result};
 
@@ -14,6 +14,15 @@ pub struct Comparison {
     /// The bias.
     pub bias: f32,
     /// Whether each pair stands for itself, or a picture's scores are shares.
+    pub is_sigmoid: bool,
+}
+
+/// How a model scores one text for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ranking {
+    /// Ends between the two texts.
+    pub num_ends: usize,
+    /// Whether a score is brought between 0 and 1.
     pub is_sigmoid: bool,
 }
 
@@ -33,6 +42,8 @@ pub struct EmbeddingParts {
     pub labels: Vec<String>,
     /// How texts and pictures are compared.
     pub comparison: Option<Comparison>,
+    /// How it scores one text for another; then its texts' embeddings are scores.
+    pub ranking: Option<Ranking>,
     /// Whether the model's own embeddings have unit length.
     pub is_normalised: bool,
 }
@@ -94,6 +105,15 @@ impl EmbeddingSession {
         })
     }
 
+    /// How well each of `documents` answers `query`, in their order.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for a model that does not score pairs; `ContextLength` for a query that leaves no
+    /// room; `Closed`; `Device`.
+    pub fn rerank(&self, query: &str, documents: &[String]) -> Result<Vec<f32>> {
+        self.with(|parts| parts.rerank(query, documents))
+    }
+
     /// The tokens of `text` as the model takes them.
     ///
     /// # Errors
@@ -136,6 +156,10 @@ impl EmbeddingParts {
         let Some(encoder) = &self.text else {
             return Err(Error::invalid("texts", "the model embeds none"));
         };
+        if self.ranking.is_some() {
+            let fault = "the model scores pairs of texts and embeds none: `rerank` takes them";
+            return Err(Error::invalid("texts", fault));
+        }
         let tokens = texts.iter().map(|text| self.tokens(text)).collect::<Result<Vec<_>>>()?;
         let mut values = encoder.embed(&tokens)?;
         let dim = encoder.dim();
@@ -143,6 +167,32 @@ impl EmbeddingParts {
             normalise_rows(&mut values, dim);
         }
         Ok(Embeddings { dim, values })
+    }
+
+    fn rerank(&self, query: &str, documents: &[String]) -> Result<Vec<f32>> {
+        let (Some(encoder), Some(tokenizer), Some(ranking)) = (&self.text, &self.tokenizer, self.ranking)
+        else {
+            return Err(Error::invalid("documents", "the model does not score pairs of texts"));
+        };
+        let (begin, end) = tokenizer.frame();
+        let mut before = begin;
+        before.extend(tokenizer.encode(query, false)?);
+        (0..ranking.num_ends).for_each(|_| before.extend_from_slice(&end));
+        let room = self.max_len.saturating_sub(before.len() + end.len());
+        if room == 0 {
+            return Err(Error::ContextLength { tokens: before.len() + end.len() + 1, limit: self.max_len });
+        }
+        let pairs = documents.iter().map(|document| {
+            let mut ids = tokenizer.encode(document, false)?;
+            ids.truncate(room);
+            Ok([&before[..], &ids, &end].concat())
+        });
+        let pairs = pairs.collect::<Result<Vec<_>>>()?;
+        let mut scores = encoder.embed_pairs(&pairs, before.len())?;
+        if ranking.is_sigmoid {
+            scores.iter_mut().for_each(|s| *s = 1.0 / (1.0 + (-*s).exp()));
+        }
+        Ok(scores)
     }
 
     fn rows(&self, items: &[MediaItem]) -> Result<Vec<MediaRows>> {

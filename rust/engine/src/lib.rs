@@ -40,7 +40,7 @@ pub use chat::ChatRequest;
 pub use completion::{Chunk, Completion, Event, FinishReason, Output, Timings, TokenLogprob, Usage};
 pub use conversation::{Conversation, ConversationId};
 pub use draft::Draft;
-pub use embedding::{Comparison, EmbeddingParts, EmbeddingSession, Embeddings, Scores};
+pub use embedding::{Comparison, EmbeddingParts, EmbeddingSession, Embeddings, Ranking, Scores};
 pub use engine::{Engine, ModelFacts};
 pub use handle::{Handle, Waker};
 pub use media::{MediaModel, MediaPrompt, SequenceMedia, media_item};

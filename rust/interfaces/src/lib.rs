@@ -394,6 +394,14 @@ pub trait TextEncoder: Send + Sync {
     /// outside the vocabulary; `Device`, `OutOfMemory`.
     fn embed(&self, texts: &[Vec<u32>]) -> Result<Vec<f32>>;
 
+    /// As [`embed`](Self::embed), of pairs: in each text the second one begins at token `split`.
+    ///
+    /// # Errors
+    /// As [`embed`](Self::embed), and `InvalidRequest` where the model takes no pairs.
+    fn embed_pairs(&self, _texts: &[Vec<u32>], _split: usize) -> Result<Vec<f32>> {
+        Err(Error::invalid("documents", "the model does not take pairs of texts"))
+    }
+
     /// Bytes that its weights hold.
     fn bytes(&self) -> u64;
 }

@@ -336,6 +336,18 @@ impl Session {
         matrix(py, elsewhere(py, move || model.session.embed(&texts, normalize), |_| Ok(()))?)
     }
 
+    /// How well each document answers a query, in the documents' order.
+    fn rerank(&self, py: Python<'_>, query: String, documents: Vec<String>) -> PyResult<Vec<f32>> {
+        let model = match &self.model {
+            Model::Embedding(model) => Arc::clone(model),
+            Model::Text(_) => {
+                let fault = "this model writes text and scores no pairs of texts: a cross-encoder does";
+                return Err(Error::invalid("documents", fault)).raise();
+            }
+        };
+        elsewhere(py, move || model.session.rerank(&query, &documents), |_| Ok(()))
+    }
+
     /// The embeddings of prepared pictures, of shape `(n, dim)`.
     #[pyo3(signature = (items, *, normalize=true))]
     fn embed_images<'py>(
@@ -419,7 +431,12 @@ impl Session {
     fn embedder(&self, name: &str) -> PyResult<Arc<EmbeddingModel>> {
         match &self.model {
             Model::Embedding(model) => Ok(Arc::clone(model)),
-            Model::Text(_) => Err(Error::invalid(name, "this model writes text and embeds nothing")).raise(),
+            Model::Text(_) => {
+                let fault = "this model writes text, and its files do not say how it would embed: \
+                             sentence-transformers' modules.json beside config.json does, or a GGUF \
+                             file's pooling_type";
+                Err(Error::invalid(name, fault)).raise()
+            }
         }
     }
 

@@ -22,7 +22,8 @@ pub struct CandleTextEncoder {
     spec: TextSpec,
     embedding: Tensor,
     positions: Tensor,
-    segment: Option<Tensor>,
+    /// `[segments, width]`.
+    segments: Option<Tensor>,
     norm: Option<Norm>,
     tower: Tower,
     head: Vec<Linear>,
@@ -53,14 +54,18 @@ impl CandleTextEncoder {
             head.push(weights.linear(&format!("head.{i}"), part.dim, cols, part.has_bias)?);
             cols = part.dim;
         }
-        let segment = spec.has_segments.then(|| segment(&weights, width)).transpose()?;
+        let segments = spec.has_segments.then(|| {
+            let rows = weights.num_rows("segment_embd.weight").unwrap_or(1);
+            weights.tensor("segment_embd.weight", &[rows, width])
+        });
+        let segments = segments.transpose()?;
         let norm = spec
             .has_embedding_norm
             .then(|| weights.norm("embd_norm", spec.tower.norm, width, spec.tower.norm_eps));
         Ok(Self {
             embedding: weights.tensor("token_embd.weight", &[spec.vocab_size, width])?,
             positions: weights.tensor("position_embd.weight", &[rows, width])?,
-            segment,
+            segments,
             norm: norm.transpose()?,
             tower: Tower::load(&spec.tower, &weights, layers)?,
             head,
@@ -71,8 +76,9 @@ impl CandleTextEncoder {
         })
     }
 
-    /// The embeddings of texts that fit one pass, their rows one after another.
-    fn pass(&self, texts: &[&[u32]]) -> Result<Vec<f32>> {
+    /// The embeddings of texts that fit one pass, their rows one after another; the second segment begins
+    /// at token `split` of each.
+    fn pass(&self, texts: &[&[u32]], split: usize) -> Result<Vec<f32>> {
         let padded = |text: &[u32]| match self.spec.padded_with {
             Some(pad) => [text, &vec![pad; self.spec.max_len - text.len()]].concat(),
             None => text.to_vec(),
@@ -80,14 +86,14 @@ impl CandleTextEncoder {
         let texts: Vec<Vec<u32>> = texts.iter().map(|text| padded(text)).collect();
         let lens: Vec<usize> = texts.iter().map(Vec::len).collect();
         let fault = |e| self.place.fault(e);
-        let values = self.rows(&texts, &lens).map_err(fault)?;
+        let values = self.rows(&texts, &lens, split).map_err(fault)?;
         let rows = Rows { values, turn: None, places: Vec::new() };
         let (x, _) = self.tower.run(&self.place, rows, |_| &lens, &[])?;
         self.pool(&texts, &x).map_err(fault)
     }
 
     /// The blocks' input.
-    fn rows(&self, texts: &[Vec<u32>], lens: &[usize]) -> candle_core::Result<Tensor> {
+    fn rows(&self, texts: &[Vec<u32>], lens: &[usize], split: usize) -> candle_core::Result<Tensor> {
         let device = &self.place.device;
         let rows: usize = lens.iter().sum();
         let ids = Tensor::from_vec(texts.concat(), rows, device)?;
@@ -95,8 +101,16 @@ impl CandleTextEncoder {
         let places = lens.iter().flat_map(|&len| first..first + len as u32).collect::<Vec<u32>>();
         let places = self.positions.index_select(&Tensor::from_vec(places, rows, device)?, 0)?;
         let mut x = (self.embedding.index_select(&ids, 0)? + places)?;
-        if let Some(segment) = &self.segment {
-            x = ops::add_row(&x, segment)?;
+        if let Some(segments) = &self.segments {
+            let longest = lens.iter().max().copied().unwrap_or(0);
+            x = match split < longest && segments.dim(0)? > 1 {
+                false => ops::add_row(&x, &segments.get(0)?)?,
+                true => {
+                    let ids = lens.iter().flat_map(|&len| (0..len).map(move |i| u32::from(i >= split)));
+                    let ids = Tensor::from_vec(ids.collect::<Vec<u32>>(), rows, device)?;
+                    (x + segments.index_select(&ids, 0)?)?
+                }
+            };
         }
         match &self.norm {
             Some(norm) => norm.forward(&x),
@@ -138,13 +152,6 @@ impl CandleTextEncoder {
     }
 }
 
-/// The embedding of segment 0.
-fn segment(weights: &Weights<'_>, width: usize) -> Result<Tensor> {
-    let rows = weights.num_rows("segment_embd.weight").unwrap_or(1);
-    let all = weights.tensor("segment_embd.weight", &[rows, width])?;
-    all.get(0).map_err(|e| Error::internal(e.to_string()))
-}
-
 impl TextEncoder for CandleTextEncoder {
     fn max_len(&self) -> usize {
         self.spec.max_len
@@ -155,6 +162,10 @@ impl TextEncoder for CandleTextEncoder {
     }
 
     fn embed(&self, texts: &[Vec<u32>]) -> Result<Vec<f32>> {
+        self.embed_pairs(texts, usize::MAX)
+    }
+
+    fn embed_pairs(&self, texts: &[Vec<u32>], split: usize) -> Result<Vec<f32>> {
         for text in texts {
             if text.is_empty() {
                 return Err(Error::invalid("texts", "holds a text without tokens"));
@@ -181,7 +192,7 @@ impl TextEncoder for CandleTextEncoder {
             let count = order[first..].iter().take_while(fits).count().max(1);
             let group = &order[first..first + count];
             let given: Vec<&[u32]> = group.iter().map(|&i| texts[i].as_slice()).collect();
-            let made = self.threads.run(|| self.pass(&given))?;
+            let made = self.threads.run(|| self.pass(&given, split))?;
             for (row, &i) in made.chunks_exact(dim).zip(group) {
                 all[i * dim..(i + 1) * dim].copy_from_slice(row);
             }

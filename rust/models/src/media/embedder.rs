@@ -34,6 +34,15 @@ pub struct Comparison {
     pub is_sigmoid: bool,
 }
 
+/// How a model scores a text for another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ranking {
+    /// Ends between the two texts: one in BERT's, two in RoBERTa's.
+    pub num_ends: usize,
+    /// Whether a score is brought between 0 and 1.
+    pub is_sigmoid: bool,
+}
+
 /// A model without a decoder.
 pub struct Embedder {
     /// The family's name.
@@ -44,6 +53,8 @@ pub struct Embedder {
     pub vision: Option<(VisionSpec, Arc<dyn TensorStore>, VisionTask)>,
     /// How the two are compared.
     pub comparison: Option<Comparison>,
+    /// How it scores one text for another; then it embeds none.
+    pub ranking: Option<Ranking>,
     /// The tokens that a text begins and ends with, where the tokenizer does not put them there.
     pub frame: [Option<u32>; 2],
     /// Whether its embeddings have unit length by its own account.
@@ -133,9 +144,38 @@ fn bert(
     let prefix = prefixes.iter().find(|p| store.tensor(&format!("{p}{probe}")).is_some()).unwrap_or(&"");
     let mut names = Renamed::new(Arc::clone(store));
     names.put_all(prefix, layers, BERT);
-    if class.ends_with("ForSequenceClassification") {
-        return Err(Error::unsupported(store.label(), format!("architecture `{class}`")));
+    let is_ranker = class.ends_with("ForSequenceClassification");
+    let (mut pooling, mut head, mut out_dim) = (sentence.map_or(Pooling::Mean, |s| s.pooling), vec![], width);
+    if is_ranker {
+        let last = if is_roberta { "classifier.out_proj" } else { "classifier" };
+        let rows = store.tensor(&format!("{last}.weight")).and_then(|t| t.shape.first().copied());
+        if rows != Some(1) {
+            let fault = format!("architecture `{class}` with {} labels", rows.unwrap_or(0));
+            return Err(Error::unsupported(store.label(), fault));
+        }
+        let first = if is_roberta { "classifier.dense".to_owned() } else { format!("{prefix}pooler.dense") };
+        names.put("head.0", first);
+        names.put("head.1", last);
+        pooling = Pooling::First;
+        head = vec![
+            TextHead { dim: width, has_bias: true, then: HeadThen::Tanh },
+            TextHead { dim: 1, has_bias: true, then: HeadThen::Nothing },
+        ];
+        out_dim = 1;
     }
+    // sentence-transformers brings one label's score between 0 and 1, unless the file names another way
+    let own = c.inner("sentence_transformers").text("activation_fn")?;
+    let is_sigmoid = match own.map(|name| name.rsplit('.').next().unwrap_or(name)) {
+        None | Some("Sigmoid") => true,
+        Some("Identity") => false,
+        Some(other) => {
+            return Err(Error::unsupported(
+                store.label(),
+                format!("config.json `activation_fn` = \"{other}\""),
+            ));
+        }
+    };
+    let num_ends = if is_roberta { 2 } else { 1 };
     let tower = TowerSpec {
         num_layers: layers,
         width,
@@ -162,17 +202,18 @@ fn bert(
         has_embedding_norm: true,
         tower,
         padded_with: None,
-        pooling: sentence.map_or(Pooling::Mean, |s| s.pooling),
-        head: Vec::new(),
-        out_dim: width,
+        pooling,
+        head,
+        out_dim,
     };
     Ok(Embedder {
+        ranking: is_ranker.then_some(Ranking { num_ends, is_sigmoid }),
         architecture: family.to_owned(),
         text: Some((spec, Arc::new(names))),
         vision: None,
         comparison: None,
         frame: [None; 2],
-        is_normalised: sentence.is_none_or(|s| s.is_normalised),
+        is_normalised: !is_ranker && sentence.is_none_or(|s| s.is_normalised),
         processor: Value::Null,
     })
 }
@@ -278,6 +319,7 @@ fn clip(c: &Fields<'_>, store: &Arc<dyn TensorStore>) -> Result<Embedder> {
     tower_names.put("head", "visual_projection");
     let scale = scalar(&**store, "logit_scale").unwrap_or(2.6592).exp();
     Ok(Embedder {
+        ranking: None,
         architecture: "clip".into(),
         text: Some((spec, Arc::new(names))),
         vision: Some((picture, Arc::new(tower_names), VisionTask::Embedding)),
@@ -320,6 +362,7 @@ fn siglip(c: &Fields<'_>, store: &Arc<dyn TensorStore>) -> Result<Embedder> {
     let scale = scalar(&**store, "logit_scale").unwrap_or(0.0).exp();
     let bias = scalar(&**store, "logit_bias").unwrap_or(0.0);
     Ok(Embedder {
+        ranking: None,
         architecture: "siglip".into(),
         text: Some((spec, Arc::new(names))),
         vision: Some((picture, Arc::new(own), VisionTask::Embedding)),
@@ -357,6 +400,7 @@ fn dinov2(c: &Fields<'_>, store: &Arc<dyn TensorStore>) -> Result<Embedder> {
 
 fn pictures(architecture: &str, spec: VisionSpec, names: Renamed, task: VisionTask) -> Embedder {
     Embedder {
+        ranking: None,
         architecture: architecture.to_owned(),
         text: None,
         vision: Some((spec, Arc::new(names), task)),

@@ -5,6 +5,7 @@
 //! decoder's width. Here its configuration becomes a [`VisionSpec`] and a table of names; the text half
 //! goes the way of all text models.
 
+mod decoder_embedder;
 mod embedder;
 mod fields;
 mod layers;
@@ -23,7 +24,8 @@ use fields::Fields;
 use prompts::{Layout, Prompts};
 use vision::{Qwen, Tower};
 
-pub use embedder::{Comparison, Embedder, SentenceSettings, VisionTask, resolve_embedder};
+pub use decoder_embedder::{DecoderEmbedder, EmbedderLimits, last_norm};
+pub use embedder::{Comparison, Embedder, Ranking, SentenceSettings, VisionTask, resolve_embedder};
 pub use layers::BackendLayers;
 pub use projector::resolve_projector;
 

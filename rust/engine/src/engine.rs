@@ -237,9 +237,6 @@ impl Engine {
         });
         let choices = choices.collect::<Result<Vec<_>>>()?;
 
-        if request.media.is_some() && request.conversation.is_some() {
-            return Err(Error::invalid("conversation", "cannot keep pictures, videos or sounds"));
-        }
         let ticket = Ticket::take(&self.shared.queued, self.max_queue)?;
         let id = self.new_job();
         let (outbox, handle) = Outbox::new(id, self.commands.clone());

@@ -5,7 +5,7 @@
 //! version      u32      1
 //! header_len   u32      bytes of the header
 //! data_len     u64      bytes of the blocks
-//! header       JSON     signature, regime, tokens, blocks, text
+//! header       JSON     signature, regime, tokens, marks of media, blocks, text
 //! data                  the blocks, one after the other
 //! checksum     u64      XXH64 of everything before it
 //! ```
@@ -36,6 +36,9 @@ struct Header {
     signature: u64,
     regime: u64,
     tokens: Vec<u32>,
+    /// Digests of the media rows in the first blocks, each as its upper and its lower half.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    marks: Vec<(u64, u64)>,
     blocks: Vec<(usize, usize, usize)>,
     /// The caller's own: its messages.
     text: String,
@@ -50,6 +53,7 @@ pub(crate) fn write(path: &Path, contents: &Contents, text: String) -> Result<()
         signature: contents.signature,
         regime: contents.regime,
         tokens: contents.tokens.clone(),
+        marks: contents.marks.iter().map(|&mark| ((mark >> 64) as u64, mark as u64)).collect(),
         blocks: contents.blocks.clone(),
         text,
     };
@@ -134,8 +138,9 @@ fn parse(bytes: &[u8]) -> std::result::Result<(Contents, String), Fault> {
     let full = |_| ("the file", "does not fit into memory".to_owned());
     copied.try_reserve_exact(data.len()).map_err(full)?;
     copied.extend_from_slice(data);
-    let Header { signature, regime, tokens, blocks, text } = header;
-    Ok((Contents { signature, regime, tokens, blocks, data: copied }, text))
+    let Header { signature, regime, tokens, marks, blocks, text } = header;
+    let marks = marks.into_iter().map(|(upper, lower)| u128::from(upper) << 64 | u128::from(lower)).collect();
+    Ok((Contents { signature, regime, tokens, marks, blocks, data: copied }, text))
 }
 
 fn reserve(bytes: &mut Vec<u8>, len: usize) -> Result<()> {
@@ -158,6 +163,7 @@ mod tests {
             signature: 7,
             regime: 1,
             tokens: (0..70).collect(),
+            marks: vec![0, u128::MAX - 5],
             blocks: vec![(0, 0, 3), (0, 1, 3), (1, 1, 2)],
             data: (0..8).collect(),
         }

@@ -53,6 +53,8 @@ pub(crate) struct Contents {
     pub(crate) regime: u64,
     /// The tokens.
     pub(crate) tokens: Vec<u32>,
+    /// For each of the first blocks, a digest of the media rows in it; 0 where there are none.
+    pub(crate) marks: Vec<u128>,
     /// Group, index in the sequence and bytes of each block in `data`, which holds them one after the
     /// other.
     pub(crate) blocks: Vec<(usize, usize, usize)>,

@@ -239,11 +239,11 @@ impl KvManager {
         blocks
     }
 
-    /// Wants the published blocks of `tokens` kept for longer than others, until
+    /// Wants the published blocks of `tokens`, whose first ones have `marks`, kept for longer than others, until
     /// [`unpin`](Self::unpin). Where memory is wanted for live sequences they go all the same, after
     /// everything else.
-    pub fn pin(&mut self, regime: u64, tokens: &[u32]) -> Pin {
-        let nodes = self.prefix.walk(regime, tokens, &[]);
+    pub fn pin(&mut self, regime: u64, tokens: &[u32], marks: &[u128]) -> Pin {
+        let nodes = self.prefix.walk(regime, tokens, marks);
         let mut pin = Pin::default();
         for node in nodes {
             for (g, group) in self.groups.iter_mut().enumerate() {
@@ -267,24 +267,31 @@ impl KvManager {
         }
     }
 
-    /// The blocks of the longest known beginning of `tokens`, in order.
-    pub fn known(&self, regime: u64, tokens: &[u32]) -> Vec<KnownBlock> {
+    /// The blocks of the longest known beginning of `tokens`, whose first blocks have `marks`, in order.
+    pub fn known(&self, regime: u64, tokens: &[u32], marks: &[u128]) -> Vec<KnownBlock> {
         let mut known = Vec::new();
-        for (index, &node) in self.prefix.walk(regime, tokens, &[]).iter().enumerate() {
+        for (index, &node) in self.prefix.walk(regime, tokens, marks).iter().enumerate() {
             let block = |group| Some(KnownBlock { group, index, block: self.prefix.block(node, group)? });
             known.extend((0..self.groups.len()).filter_map(block));
         }
         known
     }
 
-    /// Blocks for those of `wanted`, pairs of a group and an index into the full blocks of `tokens`, that
-    /// the prefix cache does not have, to be filled by the caller at once: it finds them from now on.
+    /// Blocks for those of `wanted`, pairs of a group and an index into the full blocks of `tokens`, the
+    /// first of which have `marks`, that the prefix cache does not have, to be filled by the caller at once: it finds them from now on.
     /// As many as can be taken without anybody's pinned or held ones.
-    pub fn make_known(&mut self, regime: u64, tokens: &[u32], wanted: &[(usize, usize)]) -> Vec<KnownBlock> {
+    pub fn make_known(
+        &mut self,
+        regime: u64,
+        tokens: &[u32],
+        marks: &[u128],
+        wanted: &[(usize, usize)],
+    ) -> Vec<KnownBlock> {
         let mut tail = None;
         let mut made = Vec::new();
         for (index, text) in tokens.chunks_exact(BLOCK_LEN).enumerate() {
-            let Some(node) = self.prefix.advance(tail, regime, text, 0, self.groups.len()) else { break };
+            let mark = marks.get(index).copied().unwrap_or(0);
+            let Some(node) = self.prefix.advance(tail, regime, text, mark, self.groups.len()) else { break };
             tail = Some(node);
             for g in 0..self.groups.len() {
                 let is_missing = self.prefix.block(node, g).is_none();

@@ -41,7 +41,13 @@ impl Stepper {
             return Ok(Contents { signature, ..Contents::default() });
         };
         let mut contents =
-            Contents { signature, regime: kept.regime, tokens: kept.tokens.clone(), ..Contents::default() };
+            Contents {
+                signature,
+                regime: kept.regime,
+                tokens: kept.tokens.clone(),
+                marks: kept.marks.clone(),
+                ..Contents::default()
+            };
         for block in &known {
             let before = contents.data.len();
             self.model.read_block(block.group, block.block, &mut contents.data)?;
@@ -70,13 +76,16 @@ impl Stepper {
             return damaged("tokens", "are not the model's");
         }
         let num_blocks = contents.tokens.len() / BLOCK_LEN;
+        if contents.marks.len() > contents.tokens.len().div_ceil(BLOCK_LEN) {
+            return damaged("marks", "are more than its tokens have blocks");
+        }
         let is_there =
             |&(group, index, _): &(usize, usize, usize)| group < spec.kv_groups.len() && index < num_blocks;
         if !contents.blocks.iter().all(is_there) {
             return damaged("blocks", "are not those of its tokens");
         }
         let wanted: Vec<(usize, usize)> = contents.blocks.iter().map(|&(g, i, _)| (g, i)).collect();
-        let made = books.scheduler.make_known(contents.regime, &contents.tokens, &wanted);
+        let made = books.scheduler.make_known(contents.regime, &contents.tokens, &contents.marks, &wanted);
         let mut at = 0;
         let mut written = Ok(());
         for &(group, index, len) in &contents.blocks {
@@ -93,7 +102,7 @@ impl Stepper {
             books.scheduler.forget_known(&made);
             return Err(error);
         }
-        books.scheduler.keep_tokens(keep, contents.regime, contents.tokens.clone());
+        books.scheduler.keep_tokens(keep, contents.regime, contents.tokens.clone(), contents.marks.clone());
         Ok(())
     }
 

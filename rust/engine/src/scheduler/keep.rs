@@ -13,6 +13,8 @@ pub struct Kept {
     pub regime: u64,
     /// Its tokens, as far as they were computed.
     pub tokens: Vec<u32>,
+    /// For each of its first blocks, a digest of the media rows in it; 0 where there are none.
+    pub marks: Vec<u128>,
     pin: Pin,
 }
 
@@ -24,23 +26,24 @@ impl Scheduler {
         let marks = sequence.media.as_ref().map_or(&[][..], |m| m.marks());
         self.kv.publish(&mut sequence.blocks, &sequence.tokens, marks, len);
         let regime = self.options.regimes.number(sequence.rope_len);
-        let tokens = sequence.tokens[..len].to_vec();
-        self.keep_tokens(keep, regime, tokens);
+        let (tokens, marks) = (sequence.tokens[..len].to_vec(), marks.to_vec());
+        self.keep_tokens(keep, regime, tokens, marks);
     }
 
-    /// Keeps what there is of `tokens`, in place of what `keep` kept before.
-    pub fn keep_tokens(&mut self, keep: KeepId, regime: u64, tokens: Vec<u32>) {
+    /// Keeps what there is of `tokens`, whose first blocks have `marks`, in place of what `keep` kept
+    /// before.
+    pub fn keep_tokens(&mut self, keep: KeepId, regime: u64, tokens: Vec<u32>, marks: Vec<u128>) {
         // the new pins first: what both keep stays where it is in the order of eviction
-        let pin = self.kv.pin(regime, &tokens);
-        if let Some(before) = self.kept.insert(keep, Kept { regime, tokens, pin }) {
+        let pin = self.kv.pin(regime, &tokens, &marks);
+        if let Some(before) = self.kept.insert(keep, Kept { regime, tokens, marks, pin }) {
             self.kv.unpin(&before.pin);
         }
     }
 
     /// Has `other` keep what `keep` does.
     pub fn keep_too(&mut self, keep: KeepId, other: KeepId) {
-        if let Some(Kept { regime, tokens, .. }) = self.kept.get(&keep).cloned() {
-            self.keep_tokens(other, regime, tokens);
+        if let Some(Kept { regime, tokens, marks, .. }) = self.kept.get(&keep).cloned() {
+            self.keep_tokens(other, regime, tokens, marks);
         }
     }
 
@@ -54,7 +57,7 @@ impl Scheduler {
     /// What `keep` keeps, and which of its blocks are still there.
     pub fn kept(&self, keep: KeepId) -> Option<(&Kept, Vec<KnownBlock>)> {
         let kept = self.kept.get(&keep)?;
-        Some((kept, self.kv.known(kept.regime, &kept.tokens)))
+        Some((kept, self.kv.known(kept.regime, &kept.tokens, &kept.marks)))
     }
 
     /// Takes back what [`make_known`](Self::make_known) gave.
@@ -77,7 +80,13 @@ impl Scheduler {
 
     /// Blocks to be filled with those of a text computed elsewhere; see
     /// [`KvManager::make_known`](crate::kv::KvManager::make_known).
-    pub fn make_known(&mut self, regime: u64, tokens: &[u32], wanted: &[(usize, usize)]) -> Vec<KnownBlock> {
-        self.kv.make_known(regime, tokens, wanted)
+    pub fn make_known(
+        &mut self,
+        regime: u64,
+        tokens: &[u32],
+        marks: &[u128],
+        wanted: &[(usize, usize)],
+    ) -> Vec<KnownBlock> {
+        self.kv.make_known(regime, tokens, marks, wanted)
     }
 }

@@ -14,6 +14,7 @@ from alloyforge.cli import (
     bench,
     chat,
     devices,
+    embed,
     inspect,
     perplexity,
     pull,
@@ -24,7 +25,20 @@ from alloyforge.cli import (
 )
 from alloyforge.errors import AlloyForgeError, InvalidRequestError
 
-COMMANDS = (run, chat, batch, bench, inspect, quantize, perplexity, tokenize, transcribe, pull, devices)
+COMMANDS = (
+    run,
+    chat,
+    batch,
+    bench,
+    inspect,
+    quantize,
+    perplexity,
+    tokenize,
+    embed,
+    transcribe,
+    pull,
+    devices,
+)
 
 OK, FAILED, USAGE = 0, 1, 2
 

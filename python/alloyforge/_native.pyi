@@ -196,6 +196,9 @@ class Session:
     def embed(self, texts: Sequence[str], *, normalize: bool = True) -> npt.NDArray[np.float32]:
         """The embeddings of texts, of shape `(n, dim)`."""
 
+    def rerank(self, query: str, documents: Sequence[str]) -> list[float]:
+        """How well each document answers a query, in the documents' order."""
+
     def embed_images(self, items: Sequence[Item], *, normalize: bool = True) -> npt.NDArray[np.float32]:
         """The embeddings of prepared pictures, of shape `(n, dim)`."""
 

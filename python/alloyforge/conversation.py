@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from alloyforge import _native
 from alloyforge.errors import invalid
-from alloyforge.messages import Message, Tool, checked_messages
+from alloyforge.media.keep import check_kept, settled
+from alloyforge.messages import Media, Message, Tool, checked_messages
 from alloyforge.results import ChatCompletion, Completion
 from alloyforge.stream import ChatReading, Stream
 
@@ -35,6 +36,9 @@ class Conversation:
     A turn gives exactly what `Session.chat` would give for all of `messages`, only sooner. It becomes
     part of the conversation when its answer is there, a cancelled one with as much of it as was written;
     one that fails leaves the conversation as it was. There is one turn at a time: forks have others.
+
+    Pictures and videos in a message become part of it as `data:` addresses, so that they stay what they
+    were; they are encoded again only where their rows were forgotten.
 
     Made by `Session.conversation`. The blocks of the KV cache that it keeps are not those of a live
     request: where memory is wanted they go, after everything else, and are computed again.
@@ -153,7 +157,7 @@ class Conversation:
         """Writes the conversation to a file, with what was computed of it.
 
         Raises:
-            InvalidRequestError: a message holds something that is no JSON.
+            InvalidRequestError: a message holds something that is no JSON: frames without a file, say.
             OSError: the file cannot be written.
         """
         try:
@@ -178,8 +182,9 @@ class Conversation:
             try:
                 said = json.loads(text)
                 messages = said["messages"]
+                check_kept(messages)
                 if messages:
-                    checked_messages(messages)
+                    checked_messages(messages, Media())
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise invalid("path", f"holds no messages: {error}") from error
             self._messages = messages
@@ -217,6 +222,8 @@ class Conversation:
             raise invalid("content", "must not be empty")
         with self._lock:
             self._check_idle()
+            first = len(self._messages)
+            said = [settled(message, f"messages[{first + i}]") for i, message in enumerate(said)]
             messages = [*self._messages, *said]
             prompt, reading = self._session._chat(messages, tools, tool_choice, self._template)
             self._turn = turn = _Turn(self, said, reading)

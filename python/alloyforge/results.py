@@ -139,6 +139,17 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
+class Ranked:
+    """A document, and how well it answers a query."""
+
+    index: int
+    """Its place among the documents that were given."""
+    score: float
+    """Higher is better: from 0 to 1 unless the model's own files say that its scores are unbounded."""
+    document: str
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """Memory that a session holds, in bytes."""
 

@@ -22,6 +22,7 @@ from alloyforge.results import (
     ChatCompletion,
     Completion,
     Label,
+    Ranked,
     Score,
     SessionInfo,
     SessionStats,
@@ -331,7 +332,9 @@ class Session:
     def embed(self, texts: str | Sequence[str], *, normalize: bool = True) -> npt.NDArray[np.float32]:
         """The embeddings of texts, pooled as the model's own files say.
 
-        BERT and its kin, and the text towers of CLIP and SigLIP. A text longer than the model takes is
+        BERT and its kin, the text towers of CLIP and SigLIP, and decoders whose files say how they pool
+        (Qwen3-Embedding): sentence-transformers' `modules.json`, or a GGUF file's `pooling_type`. What a
+        model wants before a query is the caller's to write. A text longer than the model takes is
         cut. Models whose own answer has unit length give that either way.
 
         Args:
@@ -345,6 +348,28 @@ class Session:
             InvalidRequestError: the model embeds no texts.
         """
         return self._core.embed([texts] if isinstance(texts, str) else list(texts), normalize=normalize)
+
+    def rerank(self, query: str, documents: Sequence[str], *, top_n: int | None = None) -> list[Ranked]:
+        """The documents, those that answer the query best first.
+
+        Cross-encoders: BERT and its kin with a head of one label. Of equal scores the earlier document
+        comes first; a document longer than the model takes is cut.
+
+        Args:
+            query: What is asked.
+            documents: The texts to choose from.
+            top_n: How many to give; all of them where nothing is said.
+
+        Raises:
+            InvalidRequestError: the model scores no pairs of texts, or `top_n` is below 1.
+            ContextLengthError: the query leaves no room for a document.
+        """
+        if top_n is not None and top_n < 1:
+            raise invalid("top_n", f"must be at least 1, not {top_n}")
+        given = list(documents)
+        scores = self._core.rerank(query, given)
+        order = sorted(range(len(given)), key=lambda i: -scores[i])
+        return [Ranked(i, scores[i], given[i]) for i in order[:top_n]]
 
     def embed_images(self, images: object, *, normalize: bool = True) -> npt.NDArray[np.float32]:
         """The embeddings of pictures: CLIP, SigLIP, DINOv2, ViT without a head.

@@ -66,7 +66,7 @@ def read_image(source: object, item: str = "image") -> Image.Image:
         _check_size(source.size, item)
         return _upright(source, item)
     if isinstance(source, (str, os.PathLike)):
-        source = _read_file(source, item)
+        source = read_file(source, item)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _decode(bytes(source), item)
     raise media_error(
@@ -74,7 +74,13 @@ def read_image(source: object, item: str = "image") -> Image.Image:
     )
 
 
-def _read_file(path: str | os.PathLike[str], item: str) -> bytes:
+def read_file(path: str | os.PathLike[str], item: str) -> bytes:
+    """The bytes of a file of at most `MAX_BYTES`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        MediaError: it is larger.
+    """
     with open(path, "rb") as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:

@@ -16,14 +16,18 @@ from safetensors.numpy import load_file
 
 import alloyforge as af
 from tests.conftest import REFERENCE
+from tests.support import gguf
 
 SEEING = [
     "gemma3",
+    "gemma3_pan_and_scan",
     "idefics3",
     "llava",
+    "llava_next",
     "mistral3",
     "qwen2_5_vl_image",
     "qwen2_5_vl_video",
+    "qwen2_vl_image",
     "qwen3_vl",
     "smolvlm",
 ]
@@ -80,12 +84,16 @@ def test_models_that_see(name: str, backend: str, config: str, tmp_path: pathlib
         assert session.generate(case["prompt"], **media, **GREEDY, n=2).choices[0].tokens == tokens
 
 
+BACKENDS = pytest.mark.parametrize("backend", ["native", "candle"])
+
+
+@BACKENDS
 @pytest.mark.parametrize("config", ["v4", "v5"])
 @pytest.mark.parametrize("name", ["clip", "siglip"])
-def test_towers_of_texts_and_pictures(name: str, config: str, tmp_path: pathlib.Path) -> None:
+def test_towers_of_texts_and_pictures(name: str, config: str, backend: str, tmp_path: pathlib.Path) -> None:
     case, want = case_of(name)
     images = media_of(name, case)["images"]
-    with session_of(folder_of(name, config, tmp_path)) as session:
+    with session_of(folder_of(name, config, tmp_path), backend=backend) as session:
         close(session.embed(case["texts"], normalize=False), want["text_embeds"], TEXT_TOLERANCE)
         close(session.embed_images(images, normalize=False), want["image_embeds"], MEDIA_TOLERANCE)
         # alone as in company
@@ -106,15 +114,168 @@ def test_towers_of_texts_and_pictures(name: str, config: str, tmp_path: pathlib.
             session.generate("a text")
 
 
+@BACKENDS
 @pytest.mark.parametrize("config", ["v4", "v5"])
-def test_bert(config: str, tmp_path: pathlib.Path) -> None:
-    case, want = case_of("bert")
-    with session_of(folder_of("bert", config, tmp_path)) as session:
-        close(session.embed(case["texts"], normalize=False), want["sentence_embedding"], TEXT_TOLERANCE)
-        assert session.info.architecture == "bert"
+@pytest.mark.parametrize("name", ["bert", "roberta"])
+def test_bert(name: str, config: str, backend: str, tmp_path: pathlib.Path) -> None:
+    case, want = case_of(name)
+    with session_of(folder_of(name, config, tmp_path), backend=backend) as session:
+        # the case of BERT has unit length already
+        ours = session.embed(case["texts"], normalize=False)
+        wanted = want["sentence_embedding"]
+        close(ours, wanted / np.linalg.norm(wanted, axis=-1, keepdims=True), TEXT_TOLERANCE)
+        many = session.embed(case["texts"] * 40)
+        np.testing.assert_allclose(many[-len(ours) :], ours, atol=1e-6)
+        assert session.info.architecture == name
         assert session.info.parameters > 0.9 * case["parameters"]
         with pytest.raises(af.InvalidRequestError, match="images"):
             session.embed_images(np.zeros((8, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize("config", ["v4", "v5"])
+def test_decoders_that_embed(config: str, tmp_path: pathlib.Path) -> None:
+    case, want = case_of("qwen3_embedding")
+    wanted = want["sentence_embedding"] / np.linalg.norm(want["sentence_embedding"], axis=-1, keepdims=True)
+    for backend in ("native", "candle"):
+        with session_of(folder_of("qwen3_embedding", config, tmp_path / backend), backend=backend) as session:
+            close(session.embed(case["texts"]), wanted, TEXT_TOLERANCE)
+            # alone, among many, and in pieces
+            close(session.embed(case["texts"][2]), wanted[2:3], TEXT_TOLERANCE)
+            close(session.embed(case["texts"] * 30)[-4:], wanted, TEXT_TOLERANCE)
+            with pytest.raises(af.InvalidRequestError, match="decoder"):
+                session.generate("a text")
+            assert session.info.context_len == 512
+            assert session.tokenize("one")[-1] == 2
+
+
+def test_a_text_longer_than_a_step_is_the_same_text() -> None:
+    """Rows of chunks see those of the chunks before them: the last token's row says so."""
+    with session_of(REFERENCE / "qwen3_embedding") as session:
+        text = "one brown circle sentence colour " * 30
+        assert 300 < len(session.tokenize(text)) < 512
+        alone = session.embed(text)
+        among = session.embed([text, "fox", text, text, text, text])
+        np.testing.assert_allclose(among[[0, 2, 5]], np.repeat(alone, 3, 0), atol=1e-6)
+
+
+def test_a_decoder_that_does_not_say_how_it_pools() -> None:
+    with session_of(REFERENCE / "qwen3") as session:
+        with pytest.raises(af.InvalidRequestError, match=r"modules\.json .* pooling_type"):
+            session.embed("a text")
+        with pytest.raises(af.InvalidRequestError, match="cross-encoder"):
+            session.rerank("a text", ["another"])
+
+
+POOLING = {1: "mean", 2: "first", 3: "last"}
+
+
+@pytest.mark.parametrize("kind", POOLING)
+def test_ways_of_pooling(kind: int, tmp_path: pathlib.Path) -> None:
+    """As sentence-transformers' files say it, and as a GGUF file does."""
+    case, want = case_of("qwen3_embedding")
+    wanted = want[f"{POOLING[kind]}_embedding"]
+    folder = shutil.copytree(REFERENCE / "qwen3_embedding", tmp_path / "folder")
+    way = {"mean": "mean_tokens", "first": "cls_token", "last": "lasttoken"}[POOLING[kind]]
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({f"pooling_mode_{way}": True}))
+    modules = json.loads((folder / "modules.json").read_text())
+    (folder / "modules.json").write_text(json.dumps(modules[:2]))
+    path = tmp_path / "model.gguf"
+    gguf.write(path, *qwen3_file(folder, kind))
+    for model in (folder, path):
+        with session_of(model) as session:
+            close(session.embed(case["texts"], normalize=False), wanted, TEXT_TOLERANCE)
+
+
+def qwen3_file(folder: pathlib.Path, pooling: int) -> tuple[dict[str, object], dict[str, npt.NDArray[Any]]]:
+    """The checkpoint as llama.cpp's converter writes it."""
+    config = json.loads((folder / "config.json").read_text())
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    special = {token["id"]: token["content"] for token in tokenizer["added_tokens"]}
+    tokens = {**{i: text for text, i in tokenizer["model"]["vocab"].items()}, **special}
+    texts = [tokens.get(i, f"[unused{i}]") for i in range(config["vocab_size"])]
+    merges = [m if isinstance(m, str) else " ".join(m) for m in tokenizer["model"]["merges"]]
+    metadata: dict[str, object] = {
+        "general.architecture": "qwen3",
+        "qwen3.block_count": config["num_hidden_layers"],
+        "qwen3.context_length": config["max_position_embeddings"],
+        "qwen3.embedding_length": config["hidden_size"],
+        "qwen3.feed_forward_length": config["intermediate_size"],
+        "qwen3.attention.head_count": config["num_attention_heads"],
+        "qwen3.attention.head_count_kv": config["num_key_value_heads"],
+        "qwen3.attention.key_length": config["head_dim"],
+        "qwen3.attention.value_length": config["head_dim"],
+        "qwen3.attention.layer_norm_rms_epsilon": float(config["rms_norm_eps"]),
+        "qwen3.rope.freq_base": 10000.0,
+        "qwen3.pooling_type": pooling,
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": texts,
+        "tokenizer.ggml.token_type": [3 if i in special else 1 for i in range(len(texts))],
+        "tokenizer.ggml.merges": merges,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.add_bos_token": False,
+        "tokenizer.ggml.add_eos_token": True,
+    }
+    names = [
+        ("input_layernorm", "attn_norm"),
+        ("post_attention_layernorm", "ffn_norm"),
+        ("self_attn.q_norm", "attn_q_norm"),
+        ("self_attn.k_norm", "attn_k_norm"),
+        *[(f"self_attn.{part}_proj", f"attn_{part}") for part in "qkv"],
+        ("self_attn.o_proj", "attn_output"),
+        *[(f"mlp.{part}_proj", f"ffn_{part}") for part in ("gate", "up", "down")],
+    ]
+    tensors = {}
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        renamed = name.replace("layers.", "blk.").replace("embed_tokens.", "token_embd.")
+        for ours, theirs in names:
+            renamed = renamed.replace(f".{ours}.", f".{theirs}.")
+        tensors["output_norm.weight" if renamed == "norm.weight" else renamed] = tensor
+    return metadata, tensors
+
+
+@BACKENDS
+@pytest.mark.parametrize("config", ["v4", "v5"])
+@pytest.mark.parametrize("name", ["bert_reranker", "xlm_roberta_reranker"])
+def test_rerankers(name: str, config: str, backend: str, tmp_path: pathlib.Path) -> None:
+    case, want = case_of(name)
+    scores = 1 / (1 + np.exp(-want["scores"].astype(np.float64)))
+    folder = folder_of(name, config, tmp_path)
+    with session_of(folder, backend=backend) as session:
+        ranked = session.rerank(case["query"], case["texts"])
+        assert [one.index for one in ranked] == np.argsort(-scores, kind="stable").tolist()
+        assert [one.document for one in ranked] == [case["texts"][one.index] for one in ranked]
+        np.testing.assert_allclose(
+            [one.score for one in ranked], scores[[r.index for r in ranked]], atol=1e-4
+        )
+        assert session.rerank(case["query"], case["texts"], top_n=2) == ranked[:2]
+        assert session.rerank(case["query"], []) == []
+        # a document longer than the model takes is cut, a query is not
+        assert len(session.rerank("fox", ["river " * 200])) == 1
+        with pytest.raises(af.ContextLengthError):
+            session.rerank("river " * 200, ["fox"])
+        with pytest.raises(af.InvalidRequestError, match="rerank"):
+            session.embed("a text")
+        with pytest.raises(af.InvalidRequestError, match="top_n"):
+            session.rerank("fox", ["fox"], top_n=0)
+
+
+def test_scores_without_bounds(tmp_path: pathlib.Path) -> None:
+    case, want = case_of("bert_reranker")
+    folder = shutil.copytree(REFERENCE / "bert_reranker", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["sentence_transformers"] = {"activation_fn": "torch.nn.modules.linear.Identity"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with session_of(folder) as session:
+        ranked = session.rerank(case["query"], case["texts"])
+        np.testing.assert_allclose(
+            [one.score for one in ranked], want["scores"][[r.index for r in ranked]], atol=TEXT_TOLERANCE
+        )
+    config["num_labels"] = 1
+    config["sentence_transformers"] = {"activation_fn": "torch.nn.modules.activation.Tanh"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(af.UnsupportedModelError, match="activation_fn"):
+        session_of(folder)
 
 
 @pytest.mark.parametrize("config", ["v4", "v5"])

@@ -64,6 +64,14 @@ def test_what_the_gallery_costs(tmp_path: pathlib.Path) -> None:
         (folder / f"{i}.image").write_bytes(data)
         # as it would come over a network, and as somebody else's idea of a video
         (folder / f"{i}.video").write_bytes(data)
+    playlists = {
+        "hls": b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n",
+        "concat": b"ffconcat version 1.0\nfile '/etc/passwd'\n",
+        "dash": b"<?xml version='1.0'?><MPD xmlns='urn:mpeg:dash:schema:mpd:2011'></MPD>",
+        "sdp": b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=a\nm=video 9 RTP/AVP 96\n",
+    }
+    for name, data in playlists.items():
+        (folder / f"{name}.video").write_bytes(data)
     many = video_of(MAX_FRAMES + 904, (16, 16))
     (folder / "many.video").write_bytes(many)
     (folder / "many.image").write_bytes(many)
@@ -83,7 +91,7 @@ def test_what_the_gallery_costs(tmp_path: pathlib.Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
-    assert len(rows) == 2 * len(GALLERY) + 7
+    assert len(rows) == 2 * len(GALLERY) + 7 + len(playlists)
     for name, seconds, memory in rows:
         assert seconds < SECONDS, f"{name} took {seconds:.1f} s"
         assert memory < MEMORY, f"{name} took {memory >> 20} MiB"

@@ -12,6 +12,7 @@ missing bias, norm or scale shows. A seed whose greedy answer hangs by less than
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import pathlib
 import shutil
@@ -88,6 +89,10 @@ def v4(config: dict[str, Any]) -> dict[str, Any]:
         out["torch_dtype"] = out.pop("dtype")
     for part in [out, *[v for v in out.values() if isinstance(v, dict)]]:
         if rope := part.pop("rope_parameters", None):
+            if "full_attention" in rope:
+                # Gemma 3's two bases
+                part["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+                rope = rope["full_attention"]
             if "rope_theta" in rope:
                 part["rope_theta"] = rope.pop("rope_theta")
             if set(rope) - {"rope_type"}:
@@ -187,13 +192,20 @@ def greedy(model: Any, inputs: dict[str, Any], count: int = 16) -> tuple[Any, An
 
 
 def seeing(
-    name: str, make: Any, processor: Any, tokens: dict[str, Any], prompt: str, pictures: list[Any]
+    name: str,
+    make: Any,
+    processor: Any,
+    tokens: dict[str, Any],
+    prompt: str,
+    pictures: list[Any],
+    **options: Any,
 ) -> None:
     """A vision-language model with `pictures` in `prompt`."""
     for seed in range(50):
         model = make().eval()
         randomise(model, seed)
-        inputs = dict(processor(text=prompt, images=pictures, return_tensors="pt", add_special_tokens=False))
+        given = {"text": prompt, "images": pictures, "return_tensors": "pt", "add_special_tokens": False}
+        inputs = dict(processor(**given, **options))
         logits, ids, margin = greedy(model, inputs)
         if margin > MARGIN:
             break
@@ -212,6 +224,12 @@ def seeing(
     (folder / "media").mkdir()
     for i, image in enumerate(pictures):
         image.save(folder / "media" / f"image{i}.png")
+
+
+def pil(module: str, name: str) -> Any:
+    """The processor of pictures that resizes with Pillow, as the models' own code does."""
+    found = importlib.import_module(f"transformers.models.{module}.image_processing_pil_{module}")
+    return getattr(found, f"{name}ImageProcessorPil")
 
 
 def fast(tokens: dict[str, Any], **special: Any) -> Any:
@@ -264,7 +282,7 @@ def llava_next() -> None:
         tie_word_embeddings=False,
     )
     tokens = tokenizer("llava")
-    images = tf.LlavaNextImageProcessor(
+    images = pil("llava_next", "LlavaNext")(
         size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48}, image_grid_pinpoints=pinpoints
     )
     processor = tf.LlavaNextProcessor(
@@ -304,7 +322,7 @@ def qwen2_vl_image() -> None:
         tie_word_embeddings=False,
     )
     tokens = tokenizer("qwen2_5_vl_image")
-    images = tf.Qwen2VLImageProcessor(
+    images = pil("qwen2_vl", "Qwen2VL")(
         patch_size=8, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 1024, "longest_edge": 4096}
     )
     special = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
@@ -347,12 +365,16 @@ def gemma3_pan_and_scan() -> None:
         mm_tokens_per_image=9,
     )
     tokens = tokenizer("gemma3")
-    images = tf.Gemma3ImageProcessor(
+    # the processor asks for none unless it is told to
+    scan: dict[str, Any] = {
+        "do_pan_and_scan": True,
+        "pan_and_scan_min_crop_size": 24,
+        "pan_and_scan_max_num_crops": 4,
+        "pan_and_scan_min_ratio_to_activate": 1.2,
+    }
+    images = pil("gemma3", "Gemma3")(
         size={"height": 48, "width": 48},
-        do_pan_and_scan=True,
-        pan_and_scan_min_crop_size=24,
-        pan_and_scan_max_num_crops=4,
-        pan_and_scan_min_ratio_to_activate=1.2,
+        **scan,
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,
     )
@@ -367,9 +389,18 @@ def gemma3_pan_and_scan() -> None:
         "<end_of_turn>\n<start_of_turn>model\n"
     )
     make = lambda: tf.Gemma3ForConditionalGeneration(copy.deepcopy(config))  # noqa: E731
-    seeing("gemma3_pan_and_scan", make, processor, tokens, prompt, [picture(130, 50, 5), picture(60, 55, 6)])
+    seeing(
+        "gemma3_pan_and_scan",
+        make,
+        processor,
+        tokens,
+        prompt,
+        [picture(130, 50, 5), picture(60, 55, 6)],
+        **scan,
+    )
 
 
+LONG = " ".join(WORDS * 24)
 TEXTS = [" ".join(WORDS[:8]), " ".join(WORDS[5:9]), " ".join(WORDS[9:]), "fox"]
 QUERY = "quick brown fox"
 ENCODER = {
@@ -385,7 +416,8 @@ ENCODER = {
 def pooled(name: str, model: Any, tokens: dict[str, Any], seed: int, pooling: str) -> pathlib.Path:
     """A model whose rows are pooled, by `mean` or the `last` one; the other ways are there too."""
     ways: dict[str, list[Any]] = {"mean": [], "first": [], "last": []}
-    for text in TEXTS:
+    texts = [*TEXTS, LONG] if model.config.max_position_embeddings > 1000 else TEXTS
+    for text in texts:
         state = model(
             **fast(tokens)(text, return_tensors="pt", return_token_type_ids=False)
         ).last_hidden_state[0]
@@ -393,7 +425,7 @@ def pooled(name: str, model: Any, tokens: dict[str, Any], seed: int, pooling: st
         ways["first"].append(state[0])
         ways["last"].append(state[-1])
     made = {f"{way}_embedding": torch.stack(rows) for way, rows in ways.items()}
-    case = {"seed": seed, "texts": TEXTS, "pooling": pooling}
+    case = {"seed": seed, "texts": texts, "pooling": pooling}
     return write(name, model, tokens, case, sentence_embedding=made[f"{pooling}_embedding"].clone(), **made)
 
 
@@ -412,7 +444,7 @@ def scored(name: str, model: Any, tokens: dict[str, Any], seed: int) -> None:
 
 
 def roberta() -> None:
-    config = tf.RobertaConfig(**ENCODER, max_position_embeddings=66, pad_token_id=1, type_vocab_size=1)
+    config = tf.RobertaConfig(**ENCODER, max_position_embeddings=66, pad_token_id=0, type_vocab_size=1)
     model = tf.RobertaModel(config, add_pooling_layer=False).eval()
     randomise(model, 0)
     pooled("roberta", model, tokenizer("bert", ["<s>", "</s>"], 2), 0, "mean")
@@ -420,7 +452,7 @@ def roberta() -> None:
 
 def xlm_roberta_reranker() -> None:
     config = tf.XLMRobertaConfig(
-        **ENCODER, max_position_embeddings=66, pad_token_id=1, type_vocab_size=1, num_labels=1
+        **ENCODER, max_position_embeddings=66, pad_token_id=0, type_vocab_size=1, num_labels=1
     )
     model = tf.XLMRobertaForSequenceClassification(config).eval()
     randomise(model, 1)
@@ -436,7 +468,7 @@ def bert_reranker() -> None:
 
 def qwen3_embedding() -> None:
     config = tf.Qwen3Config(
-        **TEXT,
+        **{**TEXT, "max_position_embeddings": 4096},
         head_dim=24,
         tie_word_embeddings=True,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},

@@ -40,14 +40,13 @@ impl Stepper {
         let Some((kept, known)) = books.scheduler.kept(keep) else {
             return Ok(Contents { signature, ..Contents::default() });
         };
-        let mut contents =
-            Contents {
-                signature,
-                regime: kept.regime,
-                tokens: kept.tokens.clone(),
-                marks: kept.marks.clone(),
-                ..Contents::default()
-            };
+        let mut contents = Contents {
+            signature,
+            regime: kept.regime,
+            tokens: kept.tokens.clone(),
+            marks: kept.marks.clone(),
+            ..Contents::default()
+        };
         for block in &known {
             let before = contents.data.len();
             self.model.read_block(block.group, block.block, &mut contents.data)?;

@@ -14,7 +14,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport CONDA_PREFIX
 
-.PHONY: demo test test-rust test-python lint build release clean
+.PHONY: demo test test-rust test-python lint lint-cuda build release cuda clean
 
 # Sets everything up and lets a real model answer a question.
 demo: release
@@ -22,7 +22,7 @@ demo: release
 	@echo "> $(QUESTION)"
 	@$(BIN)/alloyforge chat smollm2-135m --prompt "$(QUESTION)" --temperature 0 --max-tokens 200 --stats
 
-test: lint test-rust test-python
+test: lint lint-cuda test-rust test-python
 
 # Formatting, lints, types, and the documentation's links.
 lint: build
@@ -33,6 +33,16 @@ lint: build
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest alloyforge._native
+
+# The code behind `cuda` and `flash-attn`, with our kernels compiled and without Candle's: see tools/nvcc-types.
+lint-cuda: $(READY)
+ifeq ($(shell uname -s),Linux)
+	CUDA_HOME="$$($(BIN)/python tools/cuda_toolkit.py)" NVCC="$(CURDIR)/tools/nvcc-types" \
+	cargo clippy --target-dir target/cuda-types --all-targets --features cuda,flash-attn \
+	-p alloyforge-backend-candle -p alloyforge -p alloyforge-python -p alloyforge-cuda-libraries -- -D warnings
+else
+	@echo "the features cuda and flash-attn are for Linux"
+endif
 
 test-rust: $(READY)
 	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace; \
@@ -50,6 +60,13 @@ build: $(READY)
 release: $(READY)
 	$(BIN)/maturin develop --release
 
+# A wheel with CUDA, in dist: with the toolkit that CUDA_HOME names, else with NVIDIA's compiler from PyPI.
+cuda: $(READY)
+	rm -rf dist/cuda
+	CUDA_HOME="$$($(BIN)/python tools/cuda_toolkit.py)" \
+	$(BIN)/maturin build --release --features cuda,flash-attn --out dist/cuda
+	$(BIN)/python tools/check_cuda_wheel.py dist/cuda/alloyforge-*.whl
+
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
@@ -57,4 +74,4 @@ $(READY): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) target dist
+	rm -rf $(VENV) target dist .cuda

@@ -9,6 +9,7 @@ with af.Session("smollm2-135m") as session:
 
 from __future__ import annotations
 
+from alloyforge import _native
 from alloyforge._native import (
     ChatTemplate,
     Tokenizer,
@@ -22,6 +23,7 @@ from alloyforge._native import (
 )
 from alloyforge.aio import AsyncStream
 from alloyforge.conversation import Conversation
+from alloyforge.cuda import library_folders
 from alloyforge.errors import (
     AlloyForgeError,
     ContextLengthError,
@@ -118,3 +120,6 @@ __all__ = [
     "quantize",
     "quantize_model",
 ]
+
+if "cuda" in _native.features:
+    _native.seek_cuda_libraries(library_folders())

@@ -39,8 +39,10 @@ __all__ = [
     "__version__",
     "decode_flac",
     "dequantize",
+    "device_faults",
     "devices",
     "error_samples",
+    "features",
     "inspect",
     "is_speech",
     "log_mel",
@@ -48,9 +50,11 @@ __all__ = [
     "quantize",
     "quantize_model",
     "resample",
+    "seek_cuda_libraries",
 ]
 
 __version__: str
+features: tuple[str, ...]
 
 @final
 class Bell:
@@ -406,6 +410,9 @@ def resample(samples: npt.NDArray[np.float32], from_rate: int, to_rate: int) -> 
         MediaError: a rate below 1 or above 768 kHz.
     """
 
+def device_faults() -> dict[str, str]:
+    """What keeps the accelerators that this build is for from being used, by their kind."""
+
 def devices() -> list[DeviceInfo]:
     """The devices that this build can use on this machine."""
 
@@ -444,6 +451,9 @@ def quantize(array: npt.ArrayLike, type: str) -> bytes:
     Raises:
         InvalidRequestError: a type that is not known or can only be read, or rows of another length.
     """
+
+def seek_cuda_libraries(folders: list[str]) -> None:
+    """Says in which folders to look first for the CUDA libraries."""
 
 def quantize_model(
     source: str | os.PathLike[str],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 
 from alloyforge import _native
 
@@ -23,3 +24,6 @@ def handle(arguments: argparse.Namespace) -> None:
         memory = f"{device.memory / 2**30:.1f} GiB" if device.memory else ""
         capability = f"capability {device.capability}" if device.capability else ""
         print("  ".join(filter(None, (device.name, device.kind, device.product, memory, capability))))
+    if arguments.verbose:
+        for kind, fault in _native.device_faults().items():
+            print(f"{kind}: {fault}", file=sys.stderr)

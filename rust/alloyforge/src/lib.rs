@@ -17,7 +17,7 @@ mod quantize;
 mod source;
 mod speech;
 
-pub use alloyforge_backend_candle::{DeviceInfo, devices};
+pub use alloyforge_backend_candle::{DeviceInfo, device_faults, devices, features, seek_cuda_in};
 pub use alloyforge_engine::Session;
 pub use alloyforge_models::Description;
 pub use backend::BackendChoice;

@@ -42,5 +42,5 @@ mod step;
 mod threads;
 
 pub use backend::CandleBackend;
-pub use device::{DeviceInfo, devices};
+pub use device::{DeviceInfo, device_faults, devices, features, seek_cuda_in};
 pub use encoders::{CandleTextEncoder, CandleVisionEncoder};

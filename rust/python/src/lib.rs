@@ -7,6 +7,7 @@
 #![deny(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 mod bell;
 mod chat_template;
@@ -37,7 +38,7 @@ mod _native {
     #[pymodule_export]
     use super::conversation::Conversation;
     #[pymodule_export]
-    use super::devices::devices;
+    use super::devices::{device_faults, devices, seek_cuda_libraries};
     #[pymodule_export]
     use super::error::error_samples;
     #[pymodule_export]
@@ -57,6 +58,7 @@ mod _native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        module.add("__version__", env!("CARGO_PKG_VERSION"))
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("features", PyTuple::new(module.py(), alloyforge::features())?)
     }
 }

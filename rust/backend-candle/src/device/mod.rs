@@ -1,5 +1,7 @@
 //! Devices by the names of the public API, and what each one has.
 
+use std::path::PathBuf;
+
 use alloyforge_kernels::memory;
 use alloyforge_types::{Error, Result};
 use candle_core::Device;
@@ -40,9 +42,32 @@ pub fn devices() -> Vec<DeviceInfo> {
         memory: host::memory(),
         capability: None,
     }];
-    all.extend(cuda::list());
-    all.extend(metal::list());
+    all.extend(cuda::list().unwrap_or_default());
+    all.extend(metal::list().unwrap_or_default());
     all
+}
+
+/// What keeps the accelerators that this build is for from being used, by their kind.
+pub fn device_faults() -> Vec<(&'static str, String)> {
+    let faults = [("cuda", cuda::list().err()), ("metal", metal::list().err())];
+    faults.into_iter().filter_map(|(kind, fault)| Some((kind, fault?))).collect()
+}
+
+/// Says in which folders to look first for the CUDA libraries; a build without CUDA looks nowhere.
+pub fn seek_cuda_in(folders: Vec<PathBuf>) {
+    cuda::seek_in(folders);
+}
+
+/// The features of this build that say where it can compute and how.
+pub fn features() -> Vec<&'static str> {
+    let features = [
+        ("cuda", cfg!(feature = "cuda")),
+        ("flash-attn", cfg!(feature = "flash-attn")),
+        ("metal", cfg!(feature = "metal")),
+        ("mkl", cfg!(feature = "mkl")),
+        ("accelerate", cfg!(feature = "accelerate")),
+    ];
+    features.into_iter().filter(|(_, is_in)| *is_in).map(|(name, _)| name).collect()
 }
 
 /// Opens the device called `name`.

@@ -1,5 +1,7 @@
 //! CUDA in a build without it: nothing to list, and a clear word to whoever asks.
 
+use std::path::PathBuf;
+
 use alloyforge_types::{Error, Result};
 use candle_core::Device;
 
@@ -13,9 +15,12 @@ pub(super) fn open(name: &str, _ordinal: usize) -> Result<Device> {
     })
 }
 
+/// As in a build with CUDA: where to look for its libraries.
+pub(super) fn seek_in(_folders: Vec<PathBuf>) {}
+
 /// As in a build with CUDA: the GPUs.
-pub(super) fn list() -> Vec<DeviceInfo> {
-    Vec::new()
+pub(super) fn list() -> std::result::Result<Vec<DeviceInfo>, String> {
+    Ok(Vec::new())
 }
 
 /// As in a build with CUDA: free bytes on the GPU.

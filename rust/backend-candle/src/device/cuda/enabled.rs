@@ -1,38 +1,46 @@
 //! CUDA, through Candle and the driver bindings that it brings.
 
+use std::path::PathBuf;
+
+use alloyforge_cuda_libraries::Gpu;
 use alloyforge_types::{Error, Result};
 use candle_core::Device;
-use candle_core::cuda_backend::cudarc::driver::{CudaContext, result};
+use candle_core::cuda_backend::cudarc::driver::result;
 
 use super::DeviceInfo;
+
+/// Says in which folders to look first for the CUDA libraries.
+pub(super) fn seek_in(folders: Vec<PathBuf>) {
+    alloyforge_cuda_libraries::seek_in(folders);
+}
 
 /// Opens GPU `ordinal`.
 pub(super) fn open(name: &str, ordinal: usize) -> Result<Device> {
     let fault = |fault: String| Error::Device { device: name.into(), fault };
-    let count =
-        CudaContext::device_count().map_err(|e| fault(format!("the CUDA driver does not answer: {e}")))?;
-    if ordinal >= count.max(0) as usize {
-        return Err(fault(format!("there is no such GPU; the driver knows {count}")));
-    }
+    let gpus = alloyforge_cuda_libraries::open().map_err(|e| fault(e.to_string()))?;
+    let gpu = gpus
+        .get(ordinal)
+        .ok_or_else(|| fault(format!("there is no such GPU; the driver knows {}", gpus.len())))?;
+    gpu.suits().map_err(|e| fault(e.to_string()))?;
     Device::new_cuda(ordinal).map_err(|e| fault(e.to_string()))
 }
 
-/// The GPUs that the driver knows; none where there is no driver.
-pub(super) fn list() -> Vec<DeviceInfo> {
-    let count = CudaContext::device_count().unwrap_or(0).max(0) as usize;
-    (0..count)
-        .filter_map(|ordinal| {
-            let context = CudaContext::new(ordinal).ok()?;
-            let capability = context.compute_capability().ok();
-            Some(DeviceInfo {
-                name: format!("cuda:{ordinal}"),
-                kind: "cuda".into(),
-                product: context.name().ok(),
-                memory: context.total_mem().ok().map(|bytes| bytes as u64),
-                capability: capability.map(|(major, minor)| format!("{major}.{minor}")),
-            })
-        })
-        .collect()
+/// The GPUs that can be used, or what is missing.
+pub(super) fn list() -> std::result::Result<Vec<DeviceInfo>, String> {
+    let gpus = alloyforge_cuda_libraries::open().map_err(|e| e.to_string())?;
+    let suited = gpus.into_iter().enumerate().filter(|(_, gpu)| gpu.suits().is_ok());
+    Ok(suited.map(|(ordinal, gpu)| describe(ordinal, gpu)).collect())
+}
+
+fn describe(ordinal: usize, gpu: Gpu) -> DeviceInfo {
+    let (major, minor) = gpu.capability;
+    DeviceInfo {
+        name: format!("cuda:{ordinal}"),
+        kind: "cuda".into(),
+        product: Some(gpu.product),
+        memory: Some(gpu.memory),
+        capability: Some(format!("{major}.{minor}")),
+    }
 }
 
 /// Free bytes on the GPU.

@@ -10,19 +10,17 @@ pub(super) fn open(name: &str) -> Result<Device> {
     Device::new_metal(0).map_err(|e| Error::Device { device: name.into(), fault: e.to_string() })
 }
 
-/// The GPU, where there is one.
-pub(super) fn list() -> Vec<DeviceInfo> {
-    if Device::new_metal(0).is_err() {
-        return Vec::new();
-    }
-    vec![DeviceInfo {
+/// The GPU, or why there is none.
+pub(super) fn list() -> std::result::Result<Vec<DeviceInfo>, String> {
+    Device::new_metal(0).map_err(|e| e.to_string())?;
+    Ok(vec![DeviceInfo {
         name: "metal".into(),
         kind: "metal".into(),
         product: None,
         // the GPU shares the machine's memory
         memory: crate::host::memory(),
         capability: None,
-    }]
+    }])
 }
 
 /// Free bytes: the GPU shares the machine's memory.

@@ -150,7 +150,7 @@ impl<'a> Loader<'a> {
             // its choices turn on close numbers
             Role::Layer(_, LayerRole::Router) => (weight.ty, Matrix::pack),
             // its rows are read one by one
-            Role::Embedding if !self.spec.has_tied_head => (kept, Matrix::pack),
+            Role::Embedding if !self.spec.has_tied_head => (kept, Matrix::pack_rows),
             // activations are not rounded to bytes
             _ if self.options.dtype == Some(DType::F32) => (kept, Matrix::pack),
             _ => (kept, Matrix::pack_tiles),

@@ -1,8 +1,8 @@
 //! How fast products are, as shares of what the processor can do.
 //!
 //! `cargo bench -p alloyforge-kernels --bench products [-- THREADS.. TYPE..]`, for example `1 2 q4_0`.
-//! For many rows, billions of operations a second and their share of the peak of products of bytes,
-//! measured in the same run; for one row, the bytes of the weights a second and their share of what the
+//! For many rows, billions of operations a second and their share of the peak of products of bytes, or of
+//! fused multiplications and additions for plain numbers, measured in the same run; for one row, the bytes of the weights a second and their share of what the
 //! machine can read. Each is the best of several runs, because a neighbour only ever takes time away.
 
 use std::hint::black_box;
@@ -57,6 +57,25 @@ impl Kernel for Peak {
     }
 }
 
+/// Sixteen independent chains of fused multiplications and additions.
+struct Floats(usize);
+
+impl Kernel for Floats {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let factor = s.splat(black_box(0.5));
+        let mut sums = [factor; 16];
+        for _ in 0..self.0 {
+            for sum in &mut sums {
+                *sum = s.mul_add(*sum, factor, factor);
+            }
+        }
+        sums.into_iter().map(|sum| s.sum(sum)).sum()
+    }
+}
+
 /// Reads memory.
 struct Read<'a>(&'a [u8]);
 
@@ -77,17 +96,17 @@ impl Kernel for Read<'_> {
     }
 }
 
-/// Billions of operations a second.
-fn peak(isa: Isa, pool: &Pool) -> Result<f64> {
+/// Billions of operations a second of sixteen chains, `each` a link.
+fn peak(pool: &Pool, each: usize, chains: impl Fn(usize) -> f32 + Sync) -> Result<f64> {
     let n = 100_000;
     let mut outcome = Ok(());
     let seconds = best(20, || {
         outcome = pool.run(pool.threads(), |_, _| {
-            black_box(isa.run_bytes(Peak(n)));
+            black_box(chains(n));
             Ok(())
         });
     });
-    outcome.map(|()| (pool.threads() * n * 16 * 128) as f64 / seconds / 1e9)
+    outcome.map(|()| (pool.threads() * n * 16 * each) as f64 / seconds / 1e9)
 }
 
 /// Billions of bytes a second, of as many as a matrix may have.
@@ -109,6 +128,7 @@ fn bandwidth(isa: Isa, pool: &Pool) -> Result<f64> {
 /// One matrix and its input.
 struct Case {
     matrix: Matrix,
+    values: Vec<f32>,
     blocks: Activations,
     out: Vec<f32>,
 }
@@ -131,14 +151,14 @@ impl Case {
         for row in blocks.get_mut().chunks_exact_mut(num_blocks(cols)) {
             quantize_row(isa, &x, row);
         }
-        Ok(Self { matrix, blocks, out: vec![0.0; rows * count] })
+        Ok(Self { matrix, values: x.repeat(count), blocks, out: vec![0.0; rows * count] })
     }
 
     /// Seconds of the product of the first `count` rows.
     fn seconds(&mut self, isa: Isa, pool: &Pool, count: usize, runs: usize) -> Result<f64> {
         let (rows, cols) = (self.matrix.rows(), self.matrix.cols());
         let scratch = PerWorker::new(pool.threads(), || Ok::<_, Error>(vec![0.0; scratch_len(cols)]))?;
-        let input = Input::first(&[], cols, count).with_blocks(Some(self.blocks.get()));
+        let input = Input::first(&self.values, cols, count).with_blocks(Some(self.blocks.get()));
         let values = Disjoint::new(&mut self.out);
         let mut outcome = Ok(());
         let seconds = best(runs, || {
@@ -173,17 +193,23 @@ fn main() -> Result<()> {
     if types.is_empty() {
         use QuantType as T;
         types = vec![T::Q4_0, T::Q4_1, T::Q5_0, T::Q5_1, T::Q8_0, T::Q2K, T::Q3K, T::Q4K, T::Q5K, T::Q6K];
-        types.extend([T::IQ4NL, T::IQ4XS, T::MXFP4]);
+        types.extend([T::IQ4NL, T::IQ4XS, T::MXFP4, T::F32, T::F16, T::BF16]);
     }
     for threads in threads {
         let pool = Pool::new(threads)?;
-        let (peak, bandwidth) = (peak(isa, &pool)?, bandwidth(isa, &pool)?);
-        println!("{}, {threads} threads: {peak:.0} GOP/s, {bandwidth:.1} GB/s", isa.name());
+        let bytes = peak(&pool, 128, |n| isa.run_bytes(Peak(n)))?;
+        let floats = peak(&pool, 32, |n| isa.run(Floats(n)))?;
+        let bandwidth = bandwidth(isa, &pool)?;
+        println!(
+            "{}, {threads} threads: {bytes:.0} GOP/s, {floats:.0} GFLOP/s, {bandwidth:.1} GB/s",
+            isa.name()
+        );
         for &ty in &types {
             let (rows, cols, count) = SHAPE;
             let mut case = Case::new(isa, &pool, ty, rows, cols, count)?;
             let gop = (2 * rows * cols) as f64 / 1e9;
             let many = gop * count as f64 / case.seconds(isa, &pool, count, 15)?;
+            let peak = if case.matrix.takes_blocks() { bytes } else { floats };
             print!("{:8} {many:5.0} GOP/s {:3.0} %", ty.name(), 100.0 * many / peak);
             for count in BATCHES {
                 print!("  {count}: {:4.0}", gop * count as f64 / case.seconds(isa, &pool, count, 30)?);

@@ -2,7 +2,7 @@
 //!
 //! One call computes a tile: some consecutive rows of one sequence, all query heads that share one
 //! key head. It walks the blocks of the cache from the first visible to the last, widens each once for
-//! the whole tile, and keeps a running maximum, sum and weighted sum for each row and head (Milakov and
+//! the whole tile or, for few lines, as it reads it, and keeps a running maximum, sum and weighted sum for each row and head (Milakov and
 //! Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135).
 //!
 //! A long sequence is cut into [`parts`], each summed for itself and joined to those before it, so that
@@ -11,15 +11,18 @@
 //! tokens in the sequence alone: parts and blocks begin at fixed places, and scores stand in the lane of
 //! their token's slot.
 
+mod cells;
 mod step;
 
 use std::ops::Range;
 
-use alloyforge_types::BLOCK_LEN;
+use alloyforge_types::{BLOCK_LEN, KvType};
 
+use self::cells::{Brain, Bytes, Half, Wide};
 use self::step::{Finish, Join, Line, Step};
+use crate::convert;
 use crate::isa::{Isa, LANES, prefetch};
-use crate::plane::PlaneLayout;
+use crate::plane::{GROUP, PlaneLayout};
 
 /// Most rows of one tile.
 pub const TILE_ROWS: usize = 16;
@@ -29,6 +32,9 @@ pub const MAX_PARTS: usize = 256;
 
 /// The shortest part, in tokens.
 const PART_LEN: usize = 256;
+
+/// Up to so many lines read the cache as it is; more share a copy in f32.
+const FEW_LINES: usize = 12;
 
 /// What all rows of a layer share.
 #[derive(Debug, Clone, Copy)]
@@ -258,9 +264,49 @@ fn sum_part<'p>(
                 prefetch(line.as_ptr());
             }
         }
-        spec.layout.read_keys(isa, key_plane, keys);
-        spec.layout.read_values(isa, value_plane, values);
-        isa.run(Step { spec, queries: tile.queries, lines, keys, values, sums: partial });
+        let queries = tile.queries;
+        let value_stride = spec.layout.value_stride();
+        if lines.len() > FEW_LINES || !spec.layout.is_native() {
+            spec.layout.read_keys(isa, key_plane, keys);
+            spec.layout.read_values(isa, value_plane, values);
+            let (keys, values) =
+                (&keys[..spec.layout.head_dim * BLOCK_LEN], &values[..value_stride * BLOCK_LEN]);
+            let cells = Wide { keys: keys.as_ptr(), values: values.as_ptr(), value_stride };
+            isa.run(Step { spec, queries, lines, cells, sums: partial });
+            continue;
+        }
+        let plane_bytes = spec.layout.plane_bytes();
+        let (key_plane, value_plane) = (&key_plane[..plane_bytes], &value_plane[..plane_bytes]);
+        let (k, v) = (key_plane.as_ptr(), value_plane.as_ptr());
+        match spec.layout.ty {
+            KvType::F32 => {
+                let cells = Wide { keys: k.cast(), values: v.cast(), value_stride };
+                isa.run(Step { spec, queries, lines, cells, sums: partial });
+            }
+            KvType::F16 => {
+                let cells = Half { keys: k.cast(), values: v.cast(), value_stride };
+                isa.run(Step { spec, queries, lines, cells, sums: partial });
+            }
+            KvType::BF16 => {
+                let cells = Brain { keys: k.cast(), values: v.cast(), value_stride };
+                isa.run(Step { spec, queries, lines, cells, sums: partial });
+            }
+            KvType::Q8_0 => {
+                let groups = spec.layout.head_dim / GROUP;
+                let numbers = groups * GROUP * BLOCK_LEN;
+                let (keys, values) = (&mut keys[..groups * BLOCK_LEN], &mut values[..groups * BLOCK_LEN]);
+                convert::f16_to_f32(isa, &key_plane[numbers..], keys);
+                convert::f16_to_f32(isa, &value_plane[numbers..], values);
+                let cells = Bytes {
+                    keys: k.cast(),
+                    key_scales: keys.as_ptr(),
+                    values: v.cast(),
+                    value_scales: values.as_ptr(),
+                    groups,
+                };
+                isa.run(Step { spec, queries, lines, cells, sums: partial });
+            }
+        }
     }
 }
 

@@ -27,8 +27,8 @@ pub trait Simd: Int8 {
     /// Sixteen numbers.
     type V: Copy;
 
-    /// Whether there are registers for a tile of 4 by 4 sums; 2 by 2 otherwise.
-    const HAS_WIDE_TILE: bool;
+    /// How many such vectors the registers hold.
+    const REGISTERS: usize;
 
     /// `x` in every lane.
     fn splat(self, x: f32) -> Self::V;
@@ -41,6 +41,16 @@ pub trait Simd: Int8 {
 
     /// Sixteen IEEE halves, widened.
     fn load_f16(self, from: &[u16; LANES]) -> Self::V;
+
+    /// Sixteen bfloat16, widened.
+    #[inline(always)]
+    fn load_bf16(self, from: &[u16; LANES]) -> Self::V {
+        let mut lanes = [0.0; LANES];
+        for (lane, bits) in lanes.iter_mut().zip(from) {
+            *lane = f32::from_bits(u32::from(*bits) << 16);
+        }
+        self.load(&lanes)
+    }
 
     /// Sixteen bytes as numbers.
     fn load_u8(self, from: &[u8; LANES]) -> Self::V;

@@ -6,8 +6,8 @@
 //! [`pool::Pool`]. So a faster kernel replaces a plain one without a caller noticing.
 //!
 //! Results are reproducible by construction. Every sum has one order that follows from its own
-//! length alone: sixteen lanes, each adding every sixteenth term with one fused multiply-add, folded
-//! in halves at the end ([`isa::Simd`]). Neither the tile that a number is computed in, nor the other
+//! length alone: a number of a product is one chain of fused multiply-adds in a lane of its own, other sums
+//! are sixteen lanes, each adding every sixteenth term, folded in halves at the end ([`isa::Simd`]). Neither the tile that a number is computed in, nor the other
 //! rows of the batch, nor the count of threads enters, and AVX2 and AVX-512 agree bit for bit.
 //!
 //! Beside each kernel stands a naive form in [`mod@reference`], which the tests hold it against.
@@ -20,6 +20,7 @@ pub mod convert;
 pub mod dequant;
 pub mod disjoint;
 pub mod isa;
+mod lanes;
 mod math;
 pub mod matrix;
 pub mod memory;

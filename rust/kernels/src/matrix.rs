@@ -1,8 +1,9 @@
 //! Weight matrices as the products read them.
 //!
 //! The numbers stay as the file has them, bit for bit and as compact, copied once so that the file can
-//! be let go: either in the file's own form, which [`product`](mod@crate::product) widens and multiplies
-//! in f32, or, for most block types, in [tiles](crate::packed), which it multiplies with bytes.
+//! be let go: for most block types in [tiles](crate::packed), which [`product`](mod@crate::product)
+//! multiplies with bytes; plain numbers sixteen rows side by side; the rest in the file's own form, which is
+//! widened and multiplied in f32.
 
 use std::ops::Range;
 
@@ -12,6 +13,7 @@ use crate::convert;
 use crate::dequant;
 use crate::disjoint::Disjoint;
 use crate::isa::Isa;
+use crate::lanes::Lanes;
 use crate::memory::Buffer;
 use crate::packed::Tiles;
 use crate::pool::Pool;
@@ -34,7 +36,16 @@ pub struct Matrix {
 enum Data {
     /// Rows as they are in a file, of so many bytes.
     Rows(Buffer, usize),
+    Lanes(Lanes),
     Tiles(Tiles),
+}
+
+/// How products read a matrix.
+pub(crate) enum Layout<'a> {
+    /// Row by row, by way of [`Matrix::widen_rows`].
+    Rows,
+    Lanes(&'a Lanes),
+    Tiles(&'a Tiles),
 }
 
 /// Where a matrix comes from: rows of a file.
@@ -78,6 +89,16 @@ impl<'a> Source<'a> {
         &self.data[range.start * self.row_bytes[0]..range.end * self.row_bytes[0]]
     }
 
+    /// The rows `range` as they will be: lent, or left in `room`.
+    fn rows(&self, range: Range<usize>, room: &mut Vec<u8>) -> Result<Option<&'a [u8]>> {
+        if self.ty == self.to {
+            return Ok(Some(self.bytes(&range)));
+        }
+        room.resize(range.len() * self.row_bytes[1], 0);
+        self.convert(&range, room)?;
+        Ok(None)
+    }
+
     /// Writes the rows `range` as they will be.
     fn convert(&self, range: &Range<usize>, out: &mut [u8]) -> Result<()> {
         let from = self.bytes(range);
@@ -97,12 +118,34 @@ impl<'a> Source<'a> {
 
 impl Matrix {
     /// Copies the matrix called `name` from `data`, which holds `rows` rows of type `ty`; as type `to`,
-    /// where it differs.
+    /// where it differs. Its products are of numbers, none of which is rounded.
     ///
     /// # Errors
     /// `Internal` where `data` has another length or `cols` is no multiple of a block; `OutOfMemory`;
     /// `InvalidRequest` where `to` can be read but not written.
     pub fn pack(
+        pool: &Pool,
+        isa: Isa,
+        name: &str,
+        (rows, cols): (usize, usize),
+        ty: QuantType,
+        data: &[u8],
+        to: QuantType,
+    ) -> Result<Self> {
+        if !Lanes::is_known(to) {
+            return Self::pack_rows(pool, isa, name, (rows, cols), ty, data, to);
+        }
+        let source = Source::new(isa, name, (rows, cols), ty, data, to)?;
+        let lanes = Lanes::pack(pool, name, (rows, cols), to, |range, room| source.rows(range, room))?;
+        Ok(Self { ty: to, rows, cols, data: Data::Lanes(lanes) })
+    }
+
+    /// As [`pack`](Self::pack), for a matrix whose rows are [read](Self::widen_rows) one by one rather than
+    /// multiplied.
+    ///
+    /// # Errors
+    /// As [`pack`](Self::pack).
+    pub fn pack_rows(
         pool: &Pool,
         isa: Isa,
         name: &str,
@@ -143,14 +186,7 @@ impl Matrix {
             return Self::pack(pool, isa, name, (rows, cols), ty, data, to);
         }
         let source = Source::new(isa, name, (rows, cols), ty, data, to)?;
-        let tiles = Tiles::pack(pool, isa, name, (rows, cols), to, |range, room| {
-            if ty == to {
-                return Ok(Some(source.bytes(&range)));
-            }
-            room.resize(range.len() * source.row_bytes[1], 0);
-            source.convert(&range, room)?;
-            Ok(None)
-        })?;
+        let tiles = Tiles::pack(pool, isa, name, (rows, cols), to, |range, room| source.rows(range, room))?;
         Ok(Self { ty: to, rows, cols, data: Data::Tiles(tiles) })
     }
 
@@ -173,6 +209,7 @@ impl Matrix {
     pub fn bytes(&self) -> usize {
         match &self.data {
             Data::Rows(data, _) => data.len(),
+            Data::Lanes(lanes) => lanes.bytes(),
             Data::Tiles(tiles) => tiles.bytes(),
         }
     }
@@ -182,21 +219,12 @@ impl Matrix {
         matches!(self.data, Data::Tiles(_))
     }
 
-    /// The tiles, where it is laid out so.
-    pub(crate) fn tiles(&self) -> Option<&Tiles> {
+    /// How products read it.
+    pub(crate) fn layout(&self) -> Layout<'_> {
         match &self.data {
-            Data::Rows(..) => None,
-            Data::Tiles(tiles) => Some(tiles),
-        }
-    }
-
-    /// The rows `range` as they are, where they are f32.
-    pub(crate) fn f32_rows(&self, range: Range<usize>) -> Option<&[f32]> {
-        match &self.data {
-            Data::Rows(data, _) if self.ty == QuantType::F32 => {
-                Some(&data.f32s()[range.start * self.cols..range.end * self.cols])
-            }
-            _ => None,
+            Data::Rows(..) => Layout::Rows,
+            Data::Lanes(lanes) => Layout::Lanes(lanes),
+            Data::Tiles(tiles) => Layout::Tiles(tiles),
         }
     }
 
@@ -209,6 +237,7 @@ impl Matrix {
             Data::Rows(data, row_bytes) => {
                 widen(isa, self.ty, &data.bytes()[range.start * row_bytes..range.end * row_bytes], out)
             }
+            Data::Lanes(lanes) => lanes.widen_rows(range, out),
             Data::Tiles(tiles) => tiles.widen_rows(isa, range, out),
         }
     }
@@ -251,7 +280,8 @@ mod tests {
         convert::f32_to_bytes(&numbers, &mut bytes);
         for (to, near) in [(QuantType::F32, 0.0), (QuantType::F16, 5e-4), (QuantType::BF16, 4e-3)] {
             let matrix = pack(17, QuantType::F32, &bytes, to).expect("packs");
-            assert_eq!((matrix.ty(), matrix.bytes()), (to, 51 * to.block_bytes()));
+            // sixteen rows take as much as three
+            assert_eq!((matrix.ty(), matrix.bytes()), (to, 16 * 17 * to.block_bytes()));
             let mut row = [0.0; 17];
             matrix.widen_rows(Isa::detect(), 1..2, &mut row).expect("fits");
             assert!(row.iter().zip(&numbers[17..]).all(|(a, b)| (a - b).abs() <= near));

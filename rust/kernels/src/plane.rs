@@ -17,7 +17,7 @@ use crate::convert;
 use crate::isa::{Isa, LANES};
 
 /// Coordinates that share a scale in a Q8_0 cache.
-const GROUP: usize = 32;
+pub(crate) const GROUP: usize = 32;
 
 /// The layout of a head's planes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,12 @@ impl PlaneLayout {
     /// Bytes of one plane.
     pub fn plane_bytes(&self) -> usize {
         BLOCK_LEN * self.ty.vector_bytes(self.head_dim)
+    }
+
+    /// Whether [attention](crate::attention) can read the planes themselves: where values are whole vectors
+    /// and groups.
+    pub(crate) fn is_native(&self) -> bool {
+        self.head_dim.is_multiple_of(if self.ty == KvType::Q8_0 { GROUP } else { LANES })
     }
 
     /// From one token's values to the next in [`read_values`](Self::read_values): whole vectors.

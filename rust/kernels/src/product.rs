@@ -1,22 +1,18 @@
 //! Matrix times rows.
 //!
-//! Matrices in [tiles](crate::packed) are multiplied with bytes. For the others, a panel of weight rows is
-//! widened to f32 once, in a buffer that stays in the cache, and multiplied with every row of the batch,
-//! so a prefill reads its weights once. Each number
-//! is one sum of sixteen lanes over the whole width, whatever tile it is computed in; see
-//! [`isa`](crate::isa).
+//! Matrices in [tiles](crate::packed) are multiplied with bytes. Plain numbers lie sixteen rows side by
+//! side, in a matrix's own memory (`lanes`); for what is neither, sixteen rows are widened and put side by
+//! side in a buffer that stays in the cache, and multiplied with every row of the batch.
 
 use std::ops::Range;
 
 use alloyforge_types::Result;
 
 use crate::disjoint::Disjoint;
-use crate::isa::{Isa, Kernel, LANES, Simd};
-use crate::matrix::Matrix;
+use crate::isa::{Isa, LANES, Simd};
+use crate::lanes;
+use crate::matrix::{Layout, Matrix};
 use crate::packed::{self, activations::Block};
-
-/// Weight rows that are widened together.
-const PANEL_ROWS: usize = 16;
 
 /// Weight rows in a chunk that a thread takes: enough that the counter costs nothing beside it, few
 /// enough that the last thread to finish is soon done.
@@ -84,7 +80,7 @@ impl<'a> Input<'a> {
 
     /// Row `i`, of `cols` numbers.
     #[inline(always)]
-    fn row(&self, i: usize, cols: usize) -> &'a [f32] {
+    pub(crate) fn row(&self, i: usize, cols: usize) -> &'a [f32] {
         &self.values[self.rows.row(i) * self.stride..][..cols]
     }
 }
@@ -127,7 +123,7 @@ pub fn chunk_rows(chunk: usize, rows: usize) -> Range<usize> {
 
 /// Numbers of scratch that [`product`] needs for matrices of `cols` columns.
 pub fn scratch_len(cols: usize) -> usize {
-    PANEL_ROWS * cols
+    2 * LANES * cols
 }
 
 /// Multiplies the weight rows `rows` of `matrix` with every row of `input`.
@@ -149,162 +145,86 @@ pub unsafe fn product(
     output: Output<'_, '_>,
     scratch: &mut [f32],
 ) -> Result<()> {
-    if let Some(tiles) = matrix.tiles() {
-        // SAFETY: as this function's own promise.
-        return unsafe { packed::product(isa, tiles, rows, input, output) };
+    match matrix.layout() {
+        Layout::Tiles(tiles) => {
+            // SAFETY: as this function's own promise.
+            return unsafe { packed::product(isa, tiles, rows, input, output) };
+        }
+        Layout::Lanes(lanes) => {
+            // SAFETY: as above.
+            unsafe { lanes::product(isa, lanes, rows, input, output) };
+            return Ok(());
+        }
+        Layout::Rows => {}
     }
     let cols = matrix.cols();
+    let (wide, panel) = scratch[..scratch_len(cols)].split_at_mut(LANES * cols);
     let mut first = rows.start;
     while first < rows.end {
-        let count = PANEL_ROWS.min(rows.end - first);
-        let panel = match matrix.f32_rows(first..first + count) {
-            Some(panel) => panel,
-            None => {
-                let panel = &mut scratch[..count * cols];
-                matrix.widen_rows(isa, first..first + count, panel)?;
-                panel
-            }
-        };
-        isa.run(Panel { panel, cols, first, count, input, output });
+        let count = LANES.min(rows.end - first);
+        let wide = &mut wide[..count * cols];
+        matrix.widen_rows(isa, first..first + count, wide)?;
+        lanes::interleave(wide, cols, panel);
+        let window = Window { first, from: 0, to: count };
+        // SAFETY: as above.
+        unsafe { lanes::panel_product(isa, panel, window, cols, input, output) };
         first += count;
     }
     Ok(())
 }
 
-/// One panel times all rows.
-struct Panel<'a, 'b, 'm> {
-    panel: &'a [f32],
-    cols: usize,
-    /// The panel's first row in the matrix, and its count.
-    first: usize,
-    count: usize,
-    input: Input<'b>,
-    output: Output<'b, 'm>,
+/// The part of sixteen weight rows that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Window {
+    /// The first of the sixteen in the matrix.
+    pub(crate) first: usize,
+    /// From here.
+    pub(crate) from: usize,
+    /// To before here, both counted from the first.
+    pub(crate) to: usize,
 }
 
-impl Kernel for Panel<'_, '_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let count = self.input.count();
-        let mut i = 0;
-        while i < count {
-            match count - i {
-                4.. if S::HAS_WIDE_TILE => {
-                    self.strip::<S, 4>(s, i);
-                    i += 4;
-                }
-                2.. => {
-                    self.strip::<S, 2>(s, i);
-                    i += 2;
-                }
-                _ => {
-                    self.strip::<S, 1>(s, i);
-                    i += 1;
-                }
-            }
-        }
+impl Window {
+    /// The part of tile `tile` that lies in `rows`.
+    pub(crate) fn new(tile: usize, rows: &Range<usize>) -> Self {
+        let first = tile * LANES;
+        Self { first, from: rows.start.saturating_sub(first), to: (rows.end - first).min(LANES) }
     }
 }
 
-impl Panel<'_, '_, '_> {
-    /// All weight rows times input rows `i .. i + B`.
+impl Output<'_, '_> {
+    /// Stores the products of input row `i` with the sixteen weight rows of `window`.
+    ///
+    /// # Safety
+    /// As [`product`].
     #[inline(always)]
-    fn strip<S: Simd, const B: usize>(&self, s: S, i: usize) {
-        let mut x = [&[][..]; B];
-        for (b, x) in x.iter_mut().enumerate() {
-            *x = self.input.row(i + b, self.cols);
+    pub(crate) unsafe fn put<S: Simd>(&self, s: S, products: S::V, i: usize, window: Window) {
+        let at = (self.first_row + i) * self.stride + window.first + window.from - self.first_column;
+        // SAFETY: the caller's promise.
+        let out = unsafe { self.values.part(at..at + (window.to - window.from)) };
+        let bias = self.bias.map(|bias| &bias[window.first + window.from..window.first + window.to]);
+        if let Ok(out) = <&mut [f32; LANES]>::try_from(&mut *out) {
+            let value = match bias {
+                Some(bias) => s.add(products, s.load_part(bias)),
+                None => products,
+            };
+            let value = match self.store {
+                Store::Set => value,
+                Store::AddScaled(scale) => s.mul_add(s.splat(scale), value, s.load(out)),
+            };
+            s.store(value, out);
+            return;
         }
-        let mut j = 0;
-        while j < self.count {
-            match self.count - j {
-                4.. if S::HAS_WIDE_TILE || B == 1 => {
-                    self.tile::<S, 4, B>(s, i, j, x);
-                    j += 4;
-                }
-                2.. => {
-                    self.tile::<S, 2, B>(s, i, j, x);
-                    j += 2;
-                }
-                _ => {
-                    self.tile::<S, 1, B>(s, i, j, x);
-                    j += 1;
-                }
-            }
-        }
-    }
-
-    /// Weight rows `j .. j + R` times `B` input rows.
-    #[inline(always)]
-    fn tile<S: Simd, const R: usize, const B: usize>(&self, s: S, i: usize, j: usize, x: [&[f32]; B]) {
-        let mut w = [&[][..]; R];
-        for (r, w) in w.iter_mut().enumerate() {
-            *w = &self.panel[(j + r) * self.cols..][..self.cols];
-        }
-        let sums = dots(s, w, x, self.cols);
-        let first = self.first + j;
-        for (b, sums) in sums.iter().enumerate() {
-            let at = (self.output.first_row + i + b) * self.output.stride + first - self.output.first_column;
-            // SAFETY: the caller of `product` keeps everybody else away from these.
-            let out = unsafe { self.output.values.part(at..at + R) };
-            for r in 0..R {
-                let mut value = sums[r];
-                if let Some(bias) = self.output.bias {
-                    value += bias[first + r];
-                }
-                out[r] = match self.output.store {
-                    Store::Set => value,
-                    Store::AddScaled(scale) => s.mul_add_scalar(scale, value, out[r]),
-                };
-            }
+        let mut lanes = [0.0; LANES];
+        s.store(products, &mut lanes);
+        for (i, (out, value)) in out.iter_mut().zip(&lanes[window.from..]).enumerate() {
+            let value = bias.map_or(*value, |bias| value + bias[i]);
+            *out = match self.store {
+                Store::Set => value,
+                Store::AddScaled(scale) => s.mul_add_scalar(scale, value, *out),
+            };
         }
     }
-}
-
-/// The dot products of `R` rows with `B` rows, all of `cols` numbers.
-#[inline(always)]
-fn dots<S: Simd, const R: usize, const B: usize>(
-    s: S,
-    w: [&[f32]; R],
-    x: [&[f32]; B],
-    cols: usize,
-) -> [[f32; R]; B] {
-    for row in w.iter().chain(&x) {
-        assert_eq!(row.len(), cols, "rows of one product have one length");
-    }
-    let whole = cols / LANES;
-    let mut sums = [[s.splat(0.0); R]; B];
-    for k in 0..whole {
-        let mut column = [s.splat(0.0); B];
-        for b in 0..B {
-            // SAFETY: every row has `cols` numbers, so `whole` times `LANES`.
-            column[b] = s.load(unsafe { &*x[b].as_ptr().add(k * LANES).cast() });
-        }
-        for r in 0..R {
-            // SAFETY: as above.
-            let weight = s.load(unsafe { &*w[r].as_ptr().add(k * LANES).cast() });
-            for b in 0..B {
-                sums[b][r] = s.mul_add(weight, column[b], sums[b][r]);
-            }
-        }
-    }
-    if whole * LANES < cols {
-        for b in 0..B {
-            let column = s.load_part(&x[b][whole * LANES..]);
-            for r in 0..R {
-                let weight = s.load_part(&w[r][whole * LANES..]);
-                sums[b][r] = s.mul_add(weight, column, sums[b][r]);
-            }
-        }
-    }
-    let mut out = [[0.0; R]; B];
-    for b in 0..B {
-        for r in 0..R {
-            out[b][r] = s.sum(sums[b][r]);
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -384,7 +304,7 @@ mod tests {
         fn products_are_the_reference_whatever_the_tile(
             ty in types(),
             rows in 1usize..90,
-            blocks in 1usize..6,
+            blocks in 1usize..20,
             odd in 0usize..32,
             count in 1usize..10,
             threads in 1usize..4,
@@ -397,7 +317,8 @@ mod tests {
             let pool = Pool::new(threads).expect("threads");
             for isa in Isa::available() {
                 let matrix = Matrix::pack(&pool, isa, "w", (rows, cols), ty, &bytes, ty).expect("packs");
-                prop_assert_eq!(matrix.bytes(), bytes.len());
+                let padded = if ty.is_plain() { rows.next_multiple_of(LANES) } else { rows };
+                prop_assert_eq!(matrix.bytes(), padded * ty.row_bytes(cols).expect("whole blocks"));
                 let input = Input::first(&x, cols, count);
                 let plain = multiply(isa, threads, &matrix, input, None, Store::Set);
                 let added = multiply(isa, 1, &matrix, input, Some(&bias), Store::AddScaled(2.0));

@@ -7,8 +7,10 @@
 use alloyforge_types::BLOCK_LEN;
 
 use super::HeadSpec;
+use super::cells::Cells;
 use crate::isa::{Kernel, LANES, Simd};
 use crate::math::soft_cap;
+use crate::plane::GROUP;
 
 /// Vectors that the scores of a block take.
 const VECTORS: usize = BLOCK_LEN / LANES;
@@ -27,16 +29,16 @@ pub(super) struct Line {
 }
 
 /// One block for all lines that see something of it.
-pub(super) struct Step<'a> {
+pub(super) struct Step<'a, C> {
     pub(super) spec: &'a HeadSpec,
     pub(super) queries: &'a [f32],
     pub(super) lines: &'a [Line],
-    pub(super) keys: &'a [f32],
-    pub(super) values: &'a [f32],
+    /// The block's keys and values, of the layout's width.
+    pub(super) cells: C,
     pub(super) sums: &'a mut [f32],
 }
 
-impl Kernel for Step<'_> {
+impl<C: Cells> Kernel for Step<'_, C> {
     type Output = ();
 
     #[inline(always)]
@@ -44,9 +46,9 @@ impl Kernel for Step<'_> {
         let mut first = 0;
         while first < self.lines.len() {
             let left = self.lines.len() - first;
-            first += if S::HAS_WIDE_TILE && left >= 6 {
+            first += if S::REGISTERS >= 32 && left >= 6 {
                 self.strip::<S, 6>(s, first)
-            } else if S::HAS_WIDE_TILE && left >= 3 {
+            } else if S::REGISTERS >= 8 && left >= 3 {
                 self.strip::<S, 3>(s, first)
             } else if left >= 2 {
                 self.strip::<S, 2>(s, first)
@@ -57,7 +59,7 @@ impl Kernel for Step<'_> {
     }
 }
 
-impl Step<'_> {
+impl<C: Cells> Step<'_, C> {
     /// Lines `first .. first + L`; gives `L`.
     #[inline(always)]
     #[allow(clippy::needless_range_loop, reason = "lines and vectors at once")]
@@ -69,9 +71,8 @@ impl Step<'_> {
         for l in 0..L {
             queries[l] = self.queries[lines[l].query..][..head_dim].as_ptr();
         }
-        let keys = &self.keys[..head_dim * BLOCK_LEN];
         // SAFETY: each query has `head_dim` numbers, and the keys as many rows of a block.
-        let mut scores = unsafe { scores::<S, L>(s, queries, keys.as_ptr(), head_dim) };
+        let mut scores = unsafe { scores::<S, C, L>(s, queries, self.cells, head_dim) };
         let mut weights = [[0.0; BLOCK_LEN]; L];
         let mut rescale = [0.0; L];
         let scale = s.splat(self.spec.scale);
@@ -143,22 +144,22 @@ impl Step<'_> {
             hi = hi.min(lines[l].hi);
         }
         hi = hi.max(lo);
-        let values = self.values[..BLOCK_LEN * vectors * LANES].as_ptr();
+        let values = self.cells;
         let mut factors = *rescale;
         // SAFETY: sums and values have `vectors` vectors a line and slot, weights a number a slot.
         unsafe {
             if least < lo {
                 for l in 0..L {
                     let before = (lines[l].lo, lo.min(lines[l].hi));
-                    columns::<S, 1>(s, [sums[l]], [factors[l]], [rows[l]], before, values, vectors);
+                    columns::<S, C, 1>(s, [sums[l]], [factors[l]], [rows[l]], before, values, vectors);
                 }
                 factors = [1.0; L];
             }
-            columns::<S, L>(s, sums, factors, rows, (lo, hi), values, vectors);
+            columns::<S, C, L>(s, sums, factors, rows, (lo, hi), values, vectors);
             for l in 0..L {
                 let after = (hi, lines[l].hi);
                 if after.0 < after.1 {
-                    columns::<S, 1>(s, [sums[l]], [1.0], [rows[l]], after, values, vectors);
+                    columns::<S, C, 1>(s, [sums[l]], [1.0], [rows[l]], after, values, vectors);
                 }
             }
         }
@@ -171,46 +172,86 @@ impl Step<'_> {
 /// # Safety
 /// The queries have `head_dim` numbers, the keys as many rows of a block.
 #[inline(always)]
-#[allow(clippy::needless_range_loop, reason = "lines and vectors at once")]
-unsafe fn scores<S: Simd, const L: usize>(
+unsafe fn scores<S: Simd, C: Cells, const L: usize>(
     s: S,
     queries: [*const f32; L],
-    keys: *const f32,
+    cells: C,
     head_dim: usize,
 ) -> [[S::V; VECTORS]; L] {
-    let mut even = [[s.splat(0.0); VECTORS]; L];
-    let mut odd = [[s.splat(0.0); VECTORS]; L];
-    let mut d = 0;
-    while d < head_dim {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let row = keys.add(d * BLOCK_LEN);
-            let key = [s.load(&*row.cast()), s.load(&*row.add(LANES).cast())];
+    let mut scores = [[s.splat(0.0); VECTORS]; L];
+    // SAFETY: the caller's promise.
+    unsafe {
+        if S::REGISTERS >= 32 || L == 1 {
+            some_scores::<S, C, L, VECTORS>(s, queries, cells, head_dim, 0, &mut scores);
+        } else {
+            for first in 0..VECTORS {
+                some_scores::<S, C, L, 1>(s, queries, cells, head_dim, first, &mut scores);
+            }
+        }
+    }
+    scores
+}
+
+/// [`scores`] of `N` vectors of tokens from vector `first` on.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "lines and vectors at once")]
+unsafe fn some_scores<S: Simd, C: Cells, const L: usize, const N: usize>(
+    s: S,
+    queries: [*const f32; L],
+    cells: C,
+    head_dim: usize,
+    first: usize,
+    scores: &mut [[S::V; VECTORS]; L],
+) {
+    let mut even = [[s.splat(0.0); N]; L];
+    let mut odd = [[s.splat(0.0); N]; L];
+    let mut group = 0;
+    while group * GROUP < head_dim {
+        let mut scales = [s.splat(0.0); N];
+        for n in 0..N {
+            // SAFETY: the caller's promise.
+            scales[n] = unsafe { cells.key_scales(s, group, first + n) };
+        }
+        let end = head_dim.min((group + 1) * GROUP);
+        let mut d = group * GROUP;
+        while d < end {
+            let mut key = [s.splat(0.0); N];
+            for n in 0..N {
+                // SAFETY: as above.
+                key[n] = unsafe { cells.keys(s, d, first + n, scales[n]) };
+            }
             for l in 0..L {
-                let q = s.splat(*queries[l].add(d));
-                for v in 0..VECTORS {
-                    even[l][v] = s.mul_add(q, key[v], even[l][v]);
+                // SAFETY: as above.
+                let q = s.splat(unsafe { *queries[l].add(d) });
+                for n in 0..N {
+                    even[l][n] = s.mul_add(q, key[n], even[l][n]);
                 }
             }
-            if d + 1 < head_dim {
-                let row = row.add(BLOCK_LEN);
-                let key = [s.load(&*row.cast()), s.load(&*row.add(LANES).cast())];
+            if d + 1 < end {
+                for n in 0..N {
+                    // SAFETY: as above.
+                    key[n] = unsafe { cells.keys(s, d + 1, first + n, scales[n]) };
+                }
                 for l in 0..L {
-                    let q = s.splat(*queries[l].add(d + 1));
-                    for v in 0..VECTORS {
-                        odd[l][v] = s.mul_add(q, key[v], odd[l][v]);
+                    // SAFETY: as above.
+                    let q = s.splat(unsafe { *queries[l].add(d + 1) });
+                    for n in 0..N {
+                        odd[l][n] = s.mul_add(q, key[n], odd[l][n]);
                     }
                 }
             }
+            d += 2;
         }
-        d += 2;
+        group += 1;
     }
     for l in 0..L {
-        for v in 0..VECTORS {
-            even[l][v] = s.add(even[l][v], odd[l][v]);
+        for n in 0..N {
+            scores[l][first + n] = s.add(even[l][n], odd[l][n]);
         }
     }
-    even
 }
 
 /// `sums = sums * factors + weights * values` for `L` lines, over the slots from the first of `slots` to
@@ -219,13 +260,13 @@ unsafe fn scores<S: Simd, const L: usize>(
 /// # Safety
 /// The slots lie in a block; sums and every slot's values have `vectors` vectors.
 #[inline(always)]
-unsafe fn columns<S: Simd, const L: usize>(
+unsafe fn columns<S: Simd, C: Cells, const L: usize>(
     s: S,
     sums: [*mut f32; L],
     factors: [f32; L],
     weights: [*const f32; L],
     slots: (usize, usize),
-    values: *const f32,
+    cells: C,
     vectors: usize,
 ) {
     let mut first = 0;
@@ -233,12 +274,12 @@ unsafe fn columns<S: Simd, const L: usize>(
         let left = vectors - first;
         // SAFETY: the caller's promise.
         unsafe {
-            first += if S::HAS_WIDE_TILE && left >= 4 {
-                some_columns::<S, L, 4>(s, sums, factors, weights, slots, values, vectors, first)
+            first += if left >= 4 && (S::REGISTERS >= 32 || (S::REGISTERS >= 8 && L == 1)) {
+                some_columns::<S, C, L, 4>(s, sums, factors, weights, slots, cells, first)
             } else if left >= 2 {
-                some_columns::<S, L, 2>(s, sums, factors, weights, slots, values, vectors, first)
+                some_columns::<S, C, L, 2>(s, sums, factors, weights, slots, cells, first)
             } else {
-                some_columns::<S, L, 1>(s, sums, factors, weights, slots, values, vectors, first)
+                some_columns::<S, C, L, 1>(s, sums, factors, weights, slots, cells, first)
             };
         }
     }
@@ -249,16 +290,14 @@ unsafe fn columns<S: Simd, const L: usize>(
 /// # Safety
 /// As there.
 #[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "what the registers hold")]
 #[allow(clippy::needless_range_loop, reason = "lines and vectors at once")]
-unsafe fn some_columns<S: Simd, const L: usize, const N: usize>(
+unsafe fn some_columns<S: Simd, C: Cells, const L: usize, const N: usize>(
     s: S,
     sums: [*mut f32; L],
     factors: [f32; L],
     weights: [*const f32; L],
     (from, to): (usize, usize),
-    values: *const f32,
-    vectors: usize,
+    cells: C,
     first: usize,
 ) -> usize {
     let mut acc = [[s.splat(0.0); N]; L];
@@ -271,10 +310,9 @@ unsafe fn some_columns<S: Simd, const L: usize, const N: usize>(
             }
         }
         for slot in from..to {
-            let row = values.add((slot * vectors + first) * LANES);
             let mut value = [s.splat(0.0); N];
             for n in 0..N {
-                value[n] = s.load(&*row.add(n * LANES).cast());
+                value[n] = cells.values(s, slot, first + n);
             }
             for l in 0..L {
                 let weight = s.splat(*weights[l].add(slot));

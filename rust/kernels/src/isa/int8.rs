@@ -58,4 +58,22 @@ pub trait Int8: Copy + Send + Sync + 'static {
 
     /// As [`dot`](Self::dot), for weights of all 8 bits that stand for themselves less 128.
     fn dot_biased(self, sums: Self::Sums, weights: Self::Bytes, activations: [i8; 4]) -> Self::Sums;
+
+    /// Whether products of [words](Self::dot_words) are faster than those of
+    /// [biased bytes](Self::dot_biased), and there are any.
+    const HAS_WORDS: bool = false;
+
+    /// The bytes less 128 as words of 16 bits: the first two of each row, then the other two. Only where
+    /// there are [words](Self::HAS_WORDS).
+    #[inline(always)]
+    fn words(self, bytes: Self::Bytes) -> [Self::Bytes; 2] {
+        [bytes; 2]
+    }
+
+    /// Adds to each sum its row's two words times the two activations. Only where there are
+    /// [words](Self::HAS_WORDS).
+    #[inline(always)]
+    fn dot_words(self, sums: Self::Sums, _words: Self::Bytes, _activations: [i16; 2]) -> Self::Sums {
+        sums
+    }
 }

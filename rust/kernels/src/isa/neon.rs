@@ -126,7 +126,7 @@ macro_rules! arithmetic {
         impl Simd for $token {
             type V = [float32x4_t; 4];
 
-            const HAS_WIDE_TILE: bool = false;
+            const REGISTERS: usize = 8;
 
             #[inline(always)]
             fn splat(self, x: f32) -> Self::V {

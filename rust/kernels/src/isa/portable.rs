@@ -12,7 +12,7 @@ pub struct Portable;
 impl Simd for Portable {
     type V = [f32; LANES];
 
-    const HAS_WIDE_TILE: bool = false;
+    const REGISTERS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {

@@ -119,7 +119,7 @@ impl Avx512Vnni {
 impl Simd for Avx2 {
     type V = [__m256; 2];
 
-    const HAS_WIDE_TILE: bool = false;
+    const REGISTERS: usize = 8;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -210,6 +210,98 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn load_bf16(self, from: &[u16; LANES]) -> Self::V {
+        // SAFETY: the token proves AVX2; both types are 32 bytes, every bit pattern of which is valid.
+        unsafe {
+            let [low, high] = std::mem::transmute::<[u16; LANES], [__m128i; 2]>(*from);
+            let low = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(low));
+            let high = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(high));
+            [_mm256_castsi256_ps(low), _mm256_castsi256_ps(high)]
+        }
+    }
+
+    #[inline(always)]
+    fn max_lane(self, v: Self::V) -> f32 {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let v = _mm256_max_ps(v[0], v[1]);
+            let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)))
+        }
+    }
+
+    #[inline(always)]
+    fn sum(self, v: Self::V) -> f32 {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let v = _mm256_add_ps(v[0], v[1]);
+            let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+        }
+    }
+
+    #[inline(always)]
+    fn keep(self, v: Self::V, from: usize, to: usize, other: f32) -> Self::V {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let low = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let lanes = [low, _mm256_add_epi32(low, _mm256_set1_epi32(8))];
+            let (from, to) = (_mm256_set1_epi32(from as i32), _mm256_set1_epi32(to as i32));
+            let mut kept = v;
+            for i in 0..2 {
+                let is_before = _mm256_cmpgt_epi32(from, lanes[i]);
+                let is_in = _mm256_andnot_si256(is_before, _mm256_cmpgt_epi32(to, lanes[i]));
+                kept[i] = _mm256_blendv_ps(_mm256_set1_ps(other), v[i], _mm256_castsi256_ps(is_in));
+            }
+            kept
+        }
+    }
+
+    #[inline(always)]
+    fn magnitude(self, numbers: &[f32; 2 * LANES]) -> u32 {
+        // SAFETY: the token proves AVX2; both types are 128 bytes.
+        unsafe {
+            let [a, b, c, d] = std::mem::transmute::<[f32; 2 * LANES], [__m256i; 4]>(*numbers);
+            let mask = _mm256_set1_epi32(0x7fff_ffff);
+            let ab = _mm256_max_epu32(_mm256_and_si256(a, mask), _mm256_and_si256(b, mask));
+            let cd = _mm256_max_epu32(_mm256_and_si256(c, mask), _mm256_and_si256(d, mask));
+            let v = _mm256_max_epu32(ab, cd);
+            let v = _mm_max_epu32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+            let v = _mm_max_epu32(v, _mm_shuffle_epi32::<0b01_00_11_10>(v));
+            let v = _mm_max_epu32(v, _mm_shuffle_epi32::<0b10_11_00_01>(v));
+            _mm_cvtsi128_si32(v) as u32
+        }
+    }
+
+    #[inline(always)]
+    fn nearest_bytes(self, numbers: &[f32; 2 * LANES], factor: f32) -> ([i8; 2 * LANES], [i32; 2]) {
+        // SAFETY: the token proves AVX2; the types are 128 and 32 bytes. The processor rounds to nearest,
+        // ties to even, as every Rust program has it.
+        unsafe {
+            let [a, b, c, d] = std::mem::transmute::<[f32; 2 * LANES], [__m256; 4]>(*numbers);
+            let factor = _mm256_set1_ps(factor);
+            let (a, b) =
+                (_mm256_cvtps_epi32(_mm256_mul_ps(a, factor)), _mm256_cvtps_epi32(_mm256_mul_ps(b, factor)));
+            let (c, d) =
+                (_mm256_cvtps_epi32(_mm256_mul_ps(c, factor)), _mm256_cvtps_epi32(_mm256_mul_ps(d, factor)));
+            // packing goes by halves of the registers; the last step puts them in order
+            let bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+            let bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+            let both = [_mm256_add_epi32(a, b), _mm256_add_epi32(c, d)];
+            let mut sums = [0; 2];
+            for i in 0..2 {
+                let v =
+                    _mm_add_epi32(_mm256_castsi256_si128(both[i]), _mm256_extracti128_si256::<1>(both[i]));
+                let v = _mm_add_epi32(v, _mm_shuffle_epi32::<0b01_00_11_10>(v));
+                sums[i] = _mm_cvtsi128_si32(_mm_add_epi32(v, _mm_shuffle_epi32::<0b10_11_00_01>(v)));
+            }
+            (std::mem::transmute::<__m256i, [i8; 2 * LANES]>(bytes), sums)
+        }
+    }
+
+    #[inline(always)]
     fn store_f16(self, v: Self::V, to: &mut [u16; LANES]) {
         // SAFETY: the token proves F16C; both types are 32 bytes.
         unsafe {
@@ -222,7 +314,7 @@ impl Simd for Avx2 {
 impl Simd for Avx512 {
     type V = __m512;
 
-    const HAS_WIDE_TILE: bool = true;
+    const REGISTERS: usize = 32;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -400,7 +492,7 @@ macro_rules! with_arithmetic_of {
         impl Simd for $token {
             type V = <$base as Simd>::V;
 
-            const HAS_WIDE_TILE: bool = <$base as Simd>::HAS_WIDE_TILE;
+            const REGISTERS: usize = <$base as Simd>::REGISTERS;
 
             #[inline(always)]
             fn splat(self, x: f32) -> Self::V {
@@ -420,6 +512,11 @@ macro_rules! with_arithmetic_of {
             #[inline(always)]
             fn load_f16(self, from: &[u16; LANES]) -> Self::V {
                 self.0.load_f16(from)
+            }
+
+            #[inline(always)]
+            fn load_bf16(self, from: &[u16; LANES]) -> Self::V {
+                self.0.load_bf16(from)
             }
 
             #[inline(always)]

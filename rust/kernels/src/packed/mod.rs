@@ -12,17 +12,19 @@
 //! | [`activations`] | numbers into blocks of bytes |
 //! | `format` | a file's block types as codes, scales and minima of tiles |
 //! | `tile` | where things lie in a tile, packing, and rows back as numbers |
+//! | `panel` | blocks of a tile, decoded for many rows |
 //! | `step` | what one block adds to a sum: the arithmetic that all products share |
 //! | `product` | rows times tiles, in strips that the registers hold |
 //!
-//! Tiles are decoded anew for every strip of rows, whether there is one row or a thousand: a strip of
-//! six rows leaves room for that between its products, so that bytes decoded once and kept would only
-//! take space in the nearest cache. With 512-bit registers such a panel was slower for Q4_0, Q4_K and
-//! Q8_0, and about even for Q6_K and MXFP4; with strips of two rows, on AVX2, it was faster for Q6_K.
+//! Where registers hold many rows, tiles are decoded anew for every strip of them, whether there is one
+//! row or a thousand: a strip of six rows leaves room for that between its products, so that bytes decoded
+//! once and kept would only take space in the nearest cache. With strips of four rows, on AVX2, decoding is
+//! a fourth of the work, and many rows share a `panel` of what was decoded once.
 
 pub mod activations;
 mod codes;
 mod format;
+mod panel;
 mod product;
 mod scales;
 mod step;

@@ -8,32 +8,20 @@ use alloyforge_types::{Error, QuantType, Result};
 use super::TILE_ROWS;
 use super::activations::Block;
 use super::format::{Format, with_format};
+use super::panel::{Decoded, PANEL_BLOCKS, Panel, has_words, multiply_words};
 use super::step::{Ahead, Strip, multiply, strips};
 use super::tile::{Tile, Tiles};
 use crate::isa::{Isa, Kernel, LANES, Simd};
-use crate::product::{Input, InputRows, Output, Store};
+use crate::product::{Input, InputRows, Output, Window};
 
 /// Tiles whose rows one strip multiplies at most.
 const TILES: usize = 2;
 
-/// The part of a tile's sixteen rows that is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Window {
-    /// The tile's first row in the matrix.
-    first: usize,
-    /// From here.
-    from: usize,
-    /// To before here, both counted from the tile's first row.
-    to: usize,
-}
+/// From so many rows on, registers that hold few of them go by way of a panel.
+const MANY_ROWS: usize = 8;
 
-impl Window {
-    /// The part of tile `tile` that lies in `rows`.
-    fn new(tile: usize, rows: &Range<usize>) -> Self {
-        let first = tile * TILE_ROWS;
-        Self { first, from: rows.start.saturating_sub(first), to: (rows.end - first).min(TILE_ROWS) }
-    }
-}
+/// Rows whose sums are kept while a panel is multiplied.
+const ROWS: usize = 64;
 
 /// The rows that are multiplied and where their products go.
 struct Target<'b, 'm> {
@@ -53,39 +41,8 @@ impl Target<'_, '_> {
 
     /// The blocks of row `i`, as many as the matrix has.
     #[inline(always)]
-    fn row(&self, i: usize) -> *const Block {
-        self.blocks[self.rows.row(i) * self.num_blocks..][..self.num_blocks].as_ptr()
-    }
-
-    /// Stores the products of row `i` with tile `tile`.
-    #[inline(always)]
-    fn put<S: Simd>(&self, s: S, products: S::V, i: usize, tile: usize) {
-        let (window, output) = (self.windows[tile], &self.output);
-        let at = (output.first_row + i) * output.stride + window.first + window.from - output.first_column;
-        // SAFETY: the caller of `product` keeps everybody else away from these.
-        let out = unsafe { output.values.part(at..at + (window.to - window.from)) };
-        let bias = output.bias.map(|bias| &bias[window.first + window.from..window.first + window.to]);
-        if let Ok(out) = <&mut [f32; LANES]>::try_from(&mut *out) {
-            let value = match bias {
-                Some(bias) => s.add(products, s.load_part(bias)),
-                None => products,
-            };
-            let value = match output.store {
-                Store::Set => value,
-                Store::AddScaled(scale) => s.mul_add(s.splat(scale), value, s.load(out)),
-            };
-            s.store(value, out);
-            return;
-        }
-        let mut lanes = [0.0; LANES];
-        s.store(products, &mut lanes);
-        for (i, (out, value)) in out.iter_mut().zip(&lanes[window.from..]).enumerate() {
-            let value = bias.map_or(*value, |bias| value + bias[i]);
-            *out = match output.store {
-                Store::Set => value,
-                Store::AddScaled(scale) => s.mul_add_scalar(scale, value, *out),
-            };
-        }
+    fn row(&self, i: usize) -> &[Block] {
+        &self.blocks[self.rows.row(i) * self.num_blocks..][..self.num_blocks]
     }
 }
 
@@ -104,7 +61,14 @@ impl<F: Format> Kernel for Product<'_, '_, '_, F> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        strips(s, &self, self.target.count(), self.tiles.len());
+        let count = self.target.count();
+        if S::REGISTERS < 32 && count >= MANY_ROWS {
+            for tile in 0..self.tiles.len() {
+                self.many_rows(s, tile, count);
+            }
+        } else {
+            strips(s, &self, count, self.tiles.len());
+        }
     }
 }
 
@@ -113,7 +77,7 @@ impl<S: Simd, F: Format> Strip<S> for Product<'_, '_, '_, F> {
     fn strip<const B: usize, const T: usize>(&self, s: S, row: usize, tile: usize) {
         let mut rows = [std::ptr::null::<Block>(); B];
         for (b, to) in rows.iter_mut().enumerate() {
-            *to = self.target.row(row + b);
+            *to = self.target.row(row + b).as_ptr();
         }
         let mut tiles = [self.tiles[tile]; T];
         tiles.copy_from_slice(&self.tiles[tile..tile + T]);
@@ -122,12 +86,114 @@ impl<S: Simd, F: Format> Strip<S> for Product<'_, '_, '_, F> {
         let lines = if row == 0 { self.ahead.lines } else { 0 };
         let ahead = Ahead { lines, ..self.ahead };
         // SAFETY: rows and tiles have as many blocks as the matrix.
-        unsafe { multiply::<S, F, B, T>(s, tiles, rows, self.num_blocks, ahead, &mut sums) };
+        unsafe { multiply::<S, F, Tile, B, T>(s, tiles, rows, self.num_blocks, ahead, &mut sums) };
         for (b, sums) in sums.iter().enumerate() {
             for (t, sums) in sums.iter().enumerate() {
-                self.target.put(s, *sums, row + b, tile + t);
+                // SAFETY: the caller of `product` keeps everybody else away from these.
+                unsafe { self.target.output.put(s, *sums, row + b, self.target.windows[tile + t]) };
             }
         }
+    }
+}
+
+impl<F: Format> Product<'_, '_, '_, F> {
+    /// Tile `tile` times all of `count` rows, by way of a [`Panel`].
+    #[inline(always)]
+    fn many_rows<S: Simd>(&self, s: S, tile: usize, count: usize) {
+        let mut panel = Panel::new();
+        let mut sums = [[0.0f32; LANES]; ROWS];
+        let mut first = 0;
+        while first < count {
+            let some = ROWS.min(count - first);
+            sums[..some].fill([0.0; LANES]);
+            let mut block = 0;
+            while block < self.num_blocks {
+                let blocks = PANEL_BLOCKS.min(self.num_blocks - block);
+                // SAFETY: the tile has these blocks.
+                unsafe { panel.decode::<S, F>(s, self.tiles[tile], block, blocks) };
+                let weights = Decoded(&panel);
+                let mut row = 0;
+                while row < some {
+                    // SAFETY: the rows have these blocks, and the panel too, in format `F`.
+                    row += unsafe {
+                        match some - row {
+                            4.. if S::REGISTERS >= 8 => self.some_rows::<S, 4>(
+                                s,
+                                weights,
+                                first + row,
+                                block,
+                                blocks,
+                                &mut sums[row..],
+                            ),
+                            2.. => self.some_rows::<S, 2>(
+                                s,
+                                weights,
+                                first + row,
+                                block,
+                                blocks,
+                                &mut sums[row..],
+                            ),
+                            _ => self.some_rows::<S, 1>(
+                                s,
+                                weights,
+                                first + row,
+                                block,
+                                blocks,
+                                &mut sums[row..],
+                            ),
+                        }
+                    };
+                }
+                block += blocks;
+            }
+            for (i, sums) in sums[..some].iter().enumerate() {
+                // SAFETY: the caller of `product` keeps everybody else away from these.
+                unsafe { self.target.output.put(s, s.load(sums), first + i, self.target.windows[tile]) };
+            }
+            first += some;
+        }
+    }
+
+    /// Adds to `sums` the products of rows `row .. row + B` in `blocks` blocks from `block` on with those
+    /// of a panel; gives `B`.
+    ///
+    /// # Safety
+    /// Rows and panel have these blocks, the panel in format `F`.
+    #[inline(always)]
+    unsafe fn some_rows<S: Simd, const B: usize>(
+        &self,
+        s: S,
+        weights: Decoded<'_>,
+        row: usize,
+        block: usize,
+        blocks: usize,
+        sums: &mut [[f32; LANES]],
+    ) -> usize {
+        let mut rows = [std::ptr::null::<Block>(); B];
+        let mut vectors = [[s.splat(0.0); 1]; B];
+        for b in 0..B {
+            rows[b] = self.target.row(row + b)[block..].as_ptr();
+            vectors[b][0] = s.load(&sums[b]);
+        }
+        if const { has_words::<S, F>() } {
+            let mut sums = [s.splat(0.0); B];
+            for b in 0..B {
+                sums[b] = vectors[b][0];
+            }
+            // SAFETY: the caller's promise.
+            unsafe { multiply_words(s, weights.0, rows, blocks, &mut sums) };
+            for b in 0..B {
+                vectors[b][0] = sums[b];
+            }
+        } else {
+            let ahead = Ahead { start: std::ptr::null(), lines: 0 };
+            // SAFETY: the caller's promise.
+            unsafe { multiply::<S, F, Decoded<'_>, B, 1>(s, [weights], rows, blocks, ahead, &mut vectors) };
+        }
+        for b in 0..B {
+            s.store(vectors[b][0], &mut sums[b]);
+        }
+        B
     }
 }
 

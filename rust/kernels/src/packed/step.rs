@@ -7,8 +7,8 @@
 use super::activations::Block;
 use super::codes::Codes;
 use super::format::Format;
+use super::panel::Weights;
 use super::scales::{Factors, Scales};
-use super::tile::Tile;
 use crate::isa::{Simd, prefetch};
 
 /// How many groups of a block may be added up in 16 bits, pair by pair.
@@ -36,9 +36,9 @@ pub(crate) struct Ahead {
 /// # Safety
 /// The rows have these blocks, and the tiles too, in format `F`.
 #[inline(always)]
-pub(crate) unsafe fn multiply<S: Simd, F: Format, const B: usize, const T: usize>(
+pub(crate) unsafe fn multiply<S: Simd, F: Format, W: Weights<F>, const B: usize, const T: usize>(
     s: S,
-    tiles: [Tile; T],
+    tiles: [W; T],
     rows: [*const Block; B],
     count: usize,
     ahead: Ahead,
@@ -50,10 +50,10 @@ pub(crate) unsafe fn multiply<S: Simd, F: Format, const B: usize, const T: usize
             prefetch(ahead.start.wrapping_add(64 * line));
         }
         // SAFETY: the caller's promise, to the end of the block.
-        let mut factors = [unsafe { tiles[0].factors::<S, F>(s, k) }; T];
+        let mut factors = [unsafe { tiles[0].factors(s, k) }; T];
         for t in 1..T {
             // SAFETY: as above.
-            factors[t] = unsafe { tiles[t].factors::<S, F>(s, k) };
+            factors[t] = unsafe { tiles[t].factors(s, k) };
         }
         let mut products = [[s.splat_sum(0); T]; B];
         let mut partial = [[s.open(s.splat_sum(0)); T]; B];
@@ -62,7 +62,7 @@ pub(crate) unsafe fn multiply<S: Simd, F: Format, const B: usize, const T: usize
             ($($group:literal)*) => {$(
                 // SAFETY: as above.
                 unsafe {
-                    group::<S, F, B, T, $group>(
+                    group::<S, F, W, B, T, $group>(
                         s, &tiles, &rows, k, &factors, &mut products, &mut partial, sums,
                     );
                 }
@@ -80,9 +80,9 @@ pub(crate) unsafe fn multiply<S: Simd, F: Format, const B: usize, const T: usize
 #[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "what a block keeps in registers")]
 #[allow(clippy::needless_range_loop, reason = "rows and tiles at once")]
-unsafe fn group<S: Simd, F: Format, const B: usize, const T: usize, const G: usize>(
+unsafe fn group<S: Simd, F: Format, W: Weights<F>, const B: usize, const T: usize, const G: usize>(
     s: S,
-    tiles: &[Tile; T],
+    tiles: &[W; T],
     rows: &[*const Block; B],
     k: usize,
     factors: &[Factors<S::V>; T],
@@ -94,10 +94,10 @@ unsafe fn group<S: Simd, F: Format, const B: usize, const T: usize, const G: usi
     let together = const { groups_together(F::Codes::LARGEST, F::Scales::HAS_HALVES) };
     let half = if has_halves { G / 4 } else { 0 };
     // SAFETY: the caller's promise.
-    let mut codes = [unsafe { tiles[0].group::<S, F>(s, k, G) }; T];
+    let mut codes = [unsafe { tiles[0].group(s, k, G) }; T];
     for t in 1..T {
         // SAFETY: as above.
-        codes[t] = unsafe { tiles[t].group::<S, F>(s, k, G) };
+        codes[t] = unsafe { tiles[t].group(s, k, G) };
     }
     for b in 0..B {
         // SAFETY: the caller's promise.
@@ -151,7 +151,7 @@ pub(crate) fn strips<S: Simd>(s: S, strip: &impl Strip<S>, count: usize, tiles: 
     let mut tile = 0;
     while tile < tiles {
         let mut row = 0;
-        if S::HAS_WIDE_TILE && tiles - tile >= 2 {
+        if S::REGISTERS >= 32 && tiles - tile >= 2 {
             while row < count {
                 row += match count - row {
                     6.. => {
@@ -176,6 +176,10 @@ pub(crate) fn strips<S: Simd>(s: S, strip: &impl Strip<S>, count: usize, tiles: 
         } else {
             while row < count {
                 row += match count - row {
+                    4.. if S::REGISTERS < 32 && S::REGISTERS >= 8 => {
+                        strip.strip::<4, 1>(s, row, tile);
+                        4
+                    }
                     2.. => {
                         strip.strip::<2, 1>(s, row, tile);
                         2

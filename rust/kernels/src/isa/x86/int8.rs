@@ -249,6 +249,38 @@ impl Int8 for Avx2Vnni {
 impl Int8 for Avx2 {
     bytes_256!();
 
+    const HAS_WORDS: bool = true;
+
+    #[inline(always)]
+    fn words(self, bytes: [__m256i; 2]) -> [[__m256i; 2]; 2] {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let first = _mm_setr_epi8(0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1);
+            let first = _mm256_broadcastsi128_si256(first);
+            let other = _mm_setr_epi8(2, -1, 3, -1, 6, -1, 7, -1, 10, -1, 11, -1, 14, -1, 15, -1);
+            let other = _mm256_broadcastsi128_si256(other);
+            let bias = _mm256_set1_epi16(128);
+            let mut words = [bytes; 2];
+            for i in 0..2 {
+                words[0][i] = _mm256_sub_epi16(_mm256_shuffle_epi8(bytes[i], first), bias);
+                words[1][i] = _mm256_sub_epi16(_mm256_shuffle_epi8(bytes[i], other), bias);
+            }
+            words
+        }
+    }
+
+    #[inline(always)]
+    fn dot_words(self, mut sums: [__m256i; 2], words: [__m256i; 2], [a, b]: [i16; 2]) -> [__m256i; 2] {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let pair = _mm256_set1_epi32(i32::from(a as u16) | i32::from(b) << 16);
+            for i in 0..2 {
+                sums[i] = _mm256_add_epi32(sums[i], _mm256_madd_epi16(words[i], pair));
+            }
+        }
+        sums
+    }
+
     #[inline(always)]
     fn open(self, _: [__m256i; 2]) -> [__m256i; 2] {
         self.splat_sum(0)

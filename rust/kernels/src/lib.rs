@@ -17,6 +17,9 @@ pub mod activation;
 pub mod attention;
 mod cgroup;
 pub mod convert;
+#[cfg_attr(feature = "flash-attn", path = "cuda/enabled.rs")]
+#[cfg_attr(not(feature = "flash-attn"), path = "cuda/disabled.rs")]
+pub mod cuda;
 pub mod dequant;
 pub mod disjoint;
 pub mod isa;

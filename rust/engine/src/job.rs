@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use alloyforge_types::{Error, Priority, Result};
+use alloyforge_types::{Error, Priority, Result, TokenDraw};
 
 use crate::draft::guesser::Guesser;
 use crate::handle::Outbox;
 use crate::media::SequenceMedia;
+use crate::owner::Row;
 use crate::probe::{ProbeKind, Readings};
-use crate::sampling::{Normaliser, Sampler, TokenHistory};
+use crate::sampling::{Normaliser, Sampler, TokenHistory, token_of};
 use crate::scheduler::{KeepId, SeqId};
 use crate::text::{Flow, TextStream};
 use crate::{Chunk, Completion, Event, FinishReason, Output, Timings, TokenLogprob, Usage};
@@ -168,17 +169,20 @@ impl Choice {
         }
     }
 
-    /// Draws the next token from `logits`. `prompt` is asked for the first one. The answer has ended
+    /// Draws the next token from `row`. `prompt` is asked for the first one. The answer has ended
     /// where [`finish_reason`](Self::finish_reason) is set afterwards.
     ///
     /// # Errors
     /// `Internal` where the logits are not numbers.
-    pub(crate) fn draw(&mut self, logits: &[f32], prompt: &[u32], rules: &Rules) -> Result<u32> {
+    pub(crate) fn draw(&mut self, row: Row<'_>, prompt: &[u32], rules: &Rules) -> Result<u32> {
         let history = self.history.get_or_insert_with(|| TokenHistory::new(prompt));
-        let token = self.sampler.draw(logits, history, self.tokens.len() as u64, None)?.token;
+        let token = match row {
+            Row::Logits(logits) => self.sampler.draw(logits, history, self.tokens.len() as u64, None)?.token,
+            Row::Drawn(drawn) => token_of(drawn)?,
+        };
         history.push(token);
         self.tokens.push(token);
-        if let Some(k) = rules.logprobs {
+        if let (Some(k), Row::Logits(logits)) = (rules.logprobs, row) {
             let normaliser = Normaliser::of(logits);
             let logprob = logits.get(token as usize).map_or(f32::NEG_INFINITY, |&l| normaliser.logprob(l));
             let top = normaliser.top(logits, k).into_iter().map(|t| (t.token, t.logprob)).collect();
@@ -192,6 +196,16 @@ impl Choice {
             self.finish(FinishReason::Length);
         }
         Ok(token)
+    }
+
+    /// How a device would draw, from asked row `row`, the token that is `ahead` of the next one; `None`
+    /// where the logits are wanted for more than that.
+    pub(crate) fn device_draw(&self, row: usize, ahead: usize, rules: &Rules) -> Option<TokenDraw> {
+        if rules.logprobs.is_some() {
+            return None;
+        }
+        let (temperature, number) = self.sampler.plain_draw((self.tokens.len() + ahead) as u64)?;
+        Some(TokenDraw { row, temperature, number })
     }
 
     /// Its tokens so far, without the prompt.

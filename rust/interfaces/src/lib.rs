@@ -14,8 +14,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use alloyforge_types::{
-    Batch, BlockId, ByteView, DType, Error, KvType, MediaItem, MediaKind, MediaPositions, MediaRows,
-    MediaSpan, ModelSpec, PromptPiece, QuantMix, Result, Role, TensorView, Weight,
+    Batch, BlockId, ByteView, DType, DrawnToken, Error, KvType, MediaItem, MediaKind, MediaPositions,
+    MediaRows, MediaSpan, ModelSpec, PromptPiece, QuantMix, Result, Role, TensorView, TokenDraw, Weight,
 };
 
 /// A model file, or several that make one: tensors by name, borrowed from mapped memory.
@@ -224,6 +224,20 @@ pub trait Backend: Send {
     /// `Device`.
     fn logits(&mut self, out: &mut [f32]) -> Result<()>;
 
+    /// Whether tokens can be drawn where the logits are, with [`draw`](Self::draw).
+    fn can_draw(&self) -> bool {
+        false
+    }
+
+    /// Draws tokens in place of [`logits`](Self::logits), one for each of `draws`: what the engine's
+    /// sampler would draw from the same logits.
+    ///
+    /// # Errors
+    /// `Device`; `Internal` from a backend that [cannot](Self::can_draw).
+    fn draw(&mut self, _draws: &[TokenDraw]) -> Result<Vec<DrawnToken>> {
+        Err(Error::internal("this backend draws no tokens"))
+    }
+
     /// Copies whole blocks of one KV group, each from the first of a pair to the second.
     ///
     /// # Errors
@@ -280,6 +294,19 @@ pub trait Model: Send {
     /// # Errors
     /// `Device`, `OutOfMemory`; `Internal` for a batch that contradicts itself.
     fn forward(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<()>;
+
+    /// As [`Backend::can_draw`].
+    fn can_draw(&self) -> bool {
+        false
+    }
+
+    /// Runs one step and draws a token for each of `draws`, in place of giving logits.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward); `Internal` from a model that [cannot](Self::can_draw).
+    fn draw(&mut self, _batch: &Batch, _draws: &[TokenDraw]) -> Result<Vec<DrawnToken>> {
+        Err(Error::internal("this model draws no tokens"))
+    }
 
     /// Runs one step up to the last norm; `out` is resized to `[logit_rows, hidden]`, the residual
     /// stream of the rows whose logits are asked for.

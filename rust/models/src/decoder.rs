@@ -1,7 +1,7 @@
 //! The one decoder.
 
 use alloyforge_interfaces::{Backend, MemoryUse, Model};
-use alloyforge_types::{Batch, BlockId, Error, KvType, ModelSpec, Result};
+use alloyforge_types::{Batch, BlockId, DrawnToken, Error, KvType, ModelSpec, Result, TokenDraw};
 
 use crate::batch_check::BatchCheck;
 
@@ -97,6 +97,22 @@ impl<B: Backend> Model for Decoder<B> {
         self.backend.final_norm()?;
         resize(logits, batch.logit_rows.len(), self.spec.vocab_size)?;
         self.backend.logits(logits)
+    }
+
+    fn can_draw(&self) -> bool {
+        self.backend.can_draw()
+    }
+
+    fn draw(&mut self, batch: &Batch, draws: &[TokenDraw]) -> Result<Vec<DrawnToken>> {
+        if let Some(draw) = draws.iter().find(|draw| draw.row >= batch.logit_rows.len()) {
+            return Err(Error::internal(format!("{draw:?} of {} rows", batch.logit_rows.len())));
+        }
+        self.layers(batch)?;
+        if draws.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.backend.final_norm()?;
+        self.backend.draw(draws)
     }
 
     fn hidden(&mut self, batch: &Batch, out: &mut Vec<f32>) -> Result<()> {

@@ -23,6 +23,29 @@ pub struct EmbedSpan {
     pub deeper: Vec<Arc<[f32]>>,
 }
 
+/// A token to be drawn on the device from one row of logits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TokenDraw {
+    /// Which of the rows whose logits are asked for.
+    pub row: usize,
+    /// What logits are divided by; 0: the highest one's token, the lowest id among equals.
+    pub temperature: f32,
+    /// A number in `[0, 1)`: the token is the one into whose share of the weights, tokens in ascending
+    /// order, it falls.
+    pub number: f64,
+}
+
+/// What a draw gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DrawnToken {
+    /// A token.
+    Token(u32),
+    /// Nothing: a logit is NaN.
+    NotNumbers,
+    /// Nothing: no logit is above negative infinity.
+    NoToken,
+}
+
 /// One sequence's part of a step.
 #[derive(Debug, Clone, Default)]
 pub struct SequenceStep {

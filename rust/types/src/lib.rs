@@ -24,7 +24,7 @@ mod sampling;
 mod spec;
 mod tensor;
 
-pub use batch::{Batch, BlockId, EmbedSpan, NO_BLOCK, SequenceStep};
+pub use batch::{Batch, BlockId, DrawnToken, EmbedSpan, NO_BLOCK, SequenceStep, TokenDraw};
 pub use dtype::{BLOCK_LEN, DType, KvType, QuantType};
 pub use encoder::{
     EncoderActivation, EncoderNorm, GridPositions, GridRope, HeadThen, Pooling, TextHead, TextSpec,

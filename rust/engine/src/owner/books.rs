@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use alloyforge_types::{Error, Result};
+use alloyforge_types::{Error, Result, TokenDraw};
 
 use super::message;
+use super::rows::{Row, Rows};
 use crate::command::{Command, JobId, Transfer};
 use crate::engine::Shared;
 use crate::handle::Outbox;
@@ -335,13 +336,31 @@ impl Books {
         plan
     }
 
-    /// Takes in the logits of a step, rows in the order of the plan.
-    pub(super) fn commit(&mut self, plan: &Plan, logits: &[f32]) {
+    /// The draws of a step, one for each row that it asks for, where all of them can be made on the
+    /// device.
+    pub(super) fn device_draws(&self, plan: &Plan) -> Option<Vec<TokenDraw>> {
+        let mut draws = Vec::with_capacity(plan.num_logits());
+        for step in plan.steps.iter().filter(|step| step.num_logits > 0) {
+            let &(id, index) = self.owners.get(&step.seq)?;
+            let Some(Job::Generation(job)) = self.jobs.get(&id) else { return None };
+            // the first row serves all siblings
+            if job.moments.first_token.is_none() && job.choices.len() > 1 {
+                return None;
+            }
+            let choice = job.choices.get(index)?;
+            for ahead in 0..step.num_logits {
+                draws.push(choice.device_draw(draws.len(), ahead, &job.rules)?);
+            }
+        }
+        Some(draws)
+    }
+
+    /// Takes in what a step left, rows in the order of the plan.
+    pub(super) fn commit(&mut self, plan: &Plan, rows: Rows<'_>) {
         self.scheduler.commit(plan);
-        let vocab_size = logits.len() / plan.num_logits().max(1);
-        let mut rest = logits;
+        let mut rest = rows;
         for step in &plan.steps {
-            let (rows, after) = rest.split_at(step.num_logits * vocab_size);
+            let (rows, after) = rest.split_at(step.num_logits);
             rest = after;
             if step.num_logits == 0 {
                 continue;
@@ -350,7 +369,10 @@ impl Books {
             let Some(&(id, choice)) = self.owners.get(&step.seq) else { continue };
             let done = catch_unwind(AssertUnwindSafe(|| match self.jobs.get(&id) {
                 Some(Job::Generation(_)) => self.take_tokens(id, choice, step, rows),
-                Some(Job::Probing(_)) => self.take_rows(id, step.start, rows, vocab_size),
+                Some(Job::Probing(_)) => match rows {
+                    Rows::Logits { values, vocab_size } => self.take_rows(id, step.start, values, vocab_size),
+                    Rows::Drawn(_) => Err(Error::internal("a read-out was given tokens")),
+                },
                 None => Ok(()),
             }));
             let done = done.unwrap_or_else(|panic| Err(Error::internal(message(&*panic))));
@@ -362,7 +384,7 @@ impl Books {
 
     /// Draws the next token of a choice, and those behind it that the step guessed right; after a
     /// prompt, the next token of all its siblings too.
-    fn take_tokens(&mut self, id: JobId, choice: usize, step: &PlannedStep, logits: &[f32]) -> Result<()> {
+    fn take_tokens(&mut self, id: JobId, choice: usize, step: &PlannedStep, rows: Rows<'_>) -> Result<()> {
         let Some(Job::Generation(job)) = self.jobs.get_mut(&id) else { return Ok(()) };
         let is_first = job.moments.first_token.is_none();
         if is_first {
@@ -379,12 +401,12 @@ impl Books {
             }
         }
         let drawn = if is_first { 0..job.choices.len() } else { choice..choice + 1 };
-        let vocab_size = logits.len() / step.num_logits.max(1);
-        let (first, guessed) = logits.split_at(vocab_size.min(logits.len()));
+        let (first, guessed) = rows.split_at(1);
+        let first = first.get(0).ok_or_else(|| Error::internal("a step without its rows"))?;
         for i in drawn {
             self.draw(id, i, first)?;
         }
-        let num_accepted = self.take_guesses(id, choice, step, guessed, vocab_size)?;
+        let num_accepted = self.take_guesses(id, choice, step, guessed)?;
         let Some(Job::Generation(job)) = self.jobs.get_mut(&id) else { return Ok(()) };
         job.drafted_tokens += step.num_drafted;
         job.accepted_tokens += num_accepted;
@@ -405,10 +427,8 @@ impl Books {
         id: JobId,
         index: usize,
         step: &PlannedStep,
-        guessed: &[f32],
-        vocab_size: usize,
+        guessed: Rows<'_>,
     ) -> Result<usize> {
-        let mut rows = guessed.chunks_exact(vocab_size.max(1));
         let mut num_right = 0;
         while let Some(Job::Generation(job)) = self.jobs.get_mut(&id) {
             let Some(choice) = job.choices.get_mut(index) else { break };
@@ -423,7 +443,7 @@ impl Books {
                 break;
             }
             self.scheduler.confirm(step.seq);
-            let Some(row) = rows.next() else { break };
+            let Some(row) = guessed.get(num_right - 1) else { break };
             self.draw(id, index, row)?;
         }
         if let Some((choice, ..)) = self.choice(id, index)
@@ -453,12 +473,12 @@ impl Books {
         Some((choice, &job.rules, tokens))
     }
 
-    fn draw(&mut self, id: JobId, index: usize, logits: &[f32]) -> Result<()> {
+    fn draw(&mut self, id: JobId, index: usize, row: Row<'_>) -> Result<()> {
         let Some(Job::Generation(job)) = self.jobs.get_mut(&id) else { return Ok(()) };
         let job = &mut **job;
         let Some(choice) = job.choices.get_mut(index) else { return Ok(()) };
         let Some(seq) = choice.seq else { return Ok(()) };
-        let token = choice.draw(logits, self.scheduler.tokens(seq), &job.rules)?;
+        let token = choice.draw(row, self.scheduler.tokens(seq), &job.rules)?;
         self.counts.completion_tokens += 1;
         if choice.finish_reason.is_some() {
             choice.seq = None;

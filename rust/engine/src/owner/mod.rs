@@ -10,6 +10,7 @@
 
 mod books;
 mod pace;
+mod rows;
 mod speculation;
 mod transfer;
 
@@ -20,7 +21,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 
 use alloyforge_interfaces::Model;
-use alloyforge_types::{Batch, Error, Result};
+use alloyforge_types::{Batch, DrawnToken, Error, Result};
 
 use crate::command::Command;
 use crate::draft::model::ModelDrafter;
@@ -28,6 +29,8 @@ use crate::engine::Shared;
 use crate::scheduler::{Plan, PlannedStep, Scheduler};
 use books::Books;
 use pace::Pace;
+pub(crate) use rows::Row;
+use rows::Rows;
 use speculation::Speculation;
 
 /// What the owner thread starts with.
@@ -54,6 +57,7 @@ impl Owner {
             model,
             batch: Batch::default(),
             logits: Vec::new(),
+            drawn: None,
             pace: Pace::new(max_rows),
             speculation: Speculation::new(drafter, max_guesses),
             max_rows,
@@ -112,6 +116,8 @@ struct Stepper {
     model: Box<dyn Model>,
     batch: Batch,
     logits: Vec<f32>,
+    /// What the device drew, where that was left to it.
+    drawn: Option<Vec<DrawnToken>>,
     pace: Pace,
     speculation: Speculation,
     max_rows: usize,
@@ -128,7 +134,7 @@ impl Stepper {
         if !plan.steps.is_empty() {
             books.scheduler.fill_batch(&plan, &mut self.batch);
             let begin = Instant::now();
-            let done = catch_unwind(AssertUnwindSafe(|| self.compute(&plan)))
+            let done = catch_unwind(AssertUnwindSafe(|| self.compute(books, &plan)))
                 .unwrap_or_else(|panic| Err(Error::internal(format!("a step failed: {}", message(&*panic)))));
             match done {
                 Ok(()) => {
@@ -139,7 +145,13 @@ impl Stepper {
                     if num_drafted == 0 {
                         self.pace.note(num_decodes, num_prefill_rows, begin.elapsed());
                     }
-                    books.commit(&plan, &self.logits);
+                    let rows = match &self.drawn {
+                        Some(tokens) => Rows::Drawn(tokens),
+                        None => {
+                            Rows::Logits { values: &self.logits, vocab_size: self.model.spec().vocab_size }
+                        }
+                    };
+                    books.commit(&plan, rows);
                     if num_prefill_rows == 0 {
                         self.speculation.note(plan.num_rows(), begin.elapsed());
                     }
@@ -150,7 +162,7 @@ impl Stepper {
         books.deliver();
     }
 
-    fn compute(&mut self, plan: &Plan) -> Result<()> {
+    fn compute(&mut self, books: &Books, plan: &Plan) -> Result<()> {
         let vocab_size = self.model.spec().vocab_size;
         let mut copies = plan.copies.iter().map(|(_, copy)| *copy).peekable();
         while let Some(copy) = copies.next() {
@@ -162,6 +174,21 @@ impl Stepper {
                 pairs.push((next.from, next.to));
             }
             self.model.copy_blocks(copy.group, &pairs)?;
+        }
+        self.drawn = None;
+        if self.model.can_draw()
+            && let Some(draws) = books.device_draws(plan)
+        {
+            let tokens = self.model.draw(&self.batch, &draws)?;
+            if tokens.len() != draws.len() {
+                return Err(Error::internal(format!(
+                    "the model drew {} of {} tokens",
+                    tokens.len(),
+                    draws.len()
+                )));
+            }
+            self.drawn = Some(tokens);
+            return Ok(());
         }
         self.model.forward(&self.batch, &mut self.logits)?;
         let wanted = plan.num_logits() * vocab_size;

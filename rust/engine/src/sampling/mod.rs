@@ -21,5 +21,6 @@ mod validate;
 
 pub use history::TokenHistory;
 pub use logprobs::{Normaliser, TopLogprob};
+pub(crate) use sampler::token_of;
 pub use sampler::{Distribution, Drawn, Sampler};
 pub(crate) use stream::derive_seed;

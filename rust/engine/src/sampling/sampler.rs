@@ -1,7 +1,7 @@
 //! The chain of stages.
 
 use alloyforge_interfaces::Tokenizer;
-use alloyforge_types::{Error, Result, SamplingParams};
+use alloyforge_types::{DrawnToken, Error, Result, SamplingParams};
 
 use super::breakers::Breakers;
 use super::candidates::Candidates;
@@ -125,6 +125,14 @@ impl Sampler {
             self.mu -= m.eta * (surprise - m.tau);
         }
         Ok(Drawn { token })
+    }
+
+    /// What a draw of step `step` is made from where nothing but the logits, as they are, decides: the
+    /// temperature and the number. A device can then draw in our stead.
+    pub fn plain_draw(&self, step: u64) -> Option<(f32, f64)> {
+        let temperature = self.params.temperature;
+        let is_plain = !self.changes_logits() && (temperature == 0.0 || !self.truncates());
+        is_plain.then(|| (temperature, uniform(self.seed, step, Purpose::Draw)))
     }
 
     /// As [`draw`](Self::draw), leaving no trace.
@@ -354,6 +362,18 @@ fn greedy(logits: &[f32]) -> Result<Drawn> {
     }
 }
 
+/// The token that a device drew.
+///
+/// # Errors
+/// As [`Sampler::draw`].
+pub(crate) fn token_of(drawn: DrawnToken) -> Result<u32> {
+    match drawn {
+        DrawnToken::Token(token) => Ok(token),
+        DrawnToken::NotNumbers => Err(not_numbers()),
+        DrawnToken::NoToken => Err(no_token()),
+    }
+}
+
 fn not_numbers() -> Error {
     Error::internal("the logits are not numbers (NaN)")
 }
@@ -387,6 +407,27 @@ mod tests {
         assert_eq!(got.len(), want.len());
         for (g, w) in got.iter().zip(want) {
             assert!((g - w).abs() < 1e-5, "{got:?} want {want:?}");
+        }
+    }
+
+    /// What a device draws is held to the same table (`kernels/cuda/check/draw.cpp`): half of its numbers
+    /// are the last or the first of a token's share, where one bit decides.
+    #[test]
+    fn draws_are_those_of_the_table() {
+        for line in include_str!("../../../kernels/cuda/check/draws.txt").lines() {
+            let words: Vec<&str> = line.split(' ').collect();
+            let (vocab, seed): (u32, u32) = (words[0].parse().unwrap(), words[1].parse().unwrap());
+            let temperature = words[2].parse().unwrap();
+            let number = words[3].parse::<u64>().unwrap() as f64 / (1u64 << 53) as f64;
+            let logit = |t: u32| {
+                let h = t.wrapping_add(seed.wrapping_mul(7919)).wrapping_mul(2_654_435_761);
+                let h = (h ^ h >> 15).wrapping_mul(2_246_822_519);
+                ((h ^ h >> 13) & 0xffff) as f32 / 4096.0 - 8.0
+            };
+            let logits: Vec<f32> = (0..vocab).map(logit).collect();
+            let mut s = sampler(&SamplingParams { temperature, ..Default::default() }, logits.len());
+            let drawn = s.draw_from_all(&logits, number).unwrap();
+            assert_eq!(drawn.token, words[4].parse::<u32>().unwrap(), "{line}");
         }
     }
 

@@ -4,12 +4,15 @@
 //! token attends to, in every KV group. So a block that is missing, stale, shared wrongly or computed
 //! under another table changes every token from there on.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use alloyforge_interfaces::{MemoryUse, Model};
 use alloyforge_types::{
-    Activation, AttentionSpec, BLOCK_LEN, Batch, BlockId, Error, KvType, LayerSpec, MlpSpec, ModelSpec,
-    NO_BLOCK, NormKind, NormPlacement, QkNorm, Result, RopeLayout, RopeScaling, RopeSpec, SequenceStep,
+    Activation, AttentionSpec, BLOCK_LEN, Batch, BlockId, DrawnToken, Error, KvType, LayerSpec, MlpSpec,
+    ModelSpec, NO_BLOCK, NormKind, NormPlacement, QkNorm, Result, RopeLayout, RopeScaling, RopeSpec,
+    SequenceStep, TokenDraw,
 };
 
 use super::UNSPEAKABLE;
@@ -42,6 +45,8 @@ pub struct HashLm {
     pub wrong_in: u64,
     /// The index of a token from which on it panics.
     pub panics_after: usize,
+    /// How many tokens it drew, where it draws them itself.
+    pub drawn: Option<Arc<AtomicUsize>>,
 }
 
 pub fn mix(x: u64) -> u64 {
@@ -106,7 +111,15 @@ impl HashLm {
         };
         spec.assign_kv_groups();
         let (row_time, step_time) = (Duration::ZERO, Duration::ZERO);
-        Self { spec, slots: Vec::new(), row_time, step_time, wrong_in: 0, panics_after: usize::MAX }
+        Self {
+            spec,
+            slots: Vec::new(),
+            row_time,
+            step_time,
+            wrong_in: 0,
+            panics_after: usize::MAX,
+            drawn: None,
+        }
     }
 
     fn table(&self, rope_len: usize, index: usize) -> u64 {
@@ -226,6 +239,19 @@ impl Model for HashLm {
         Ok(())
     }
 
+    fn can_draw(&self) -> bool {
+        self.drawn.is_some()
+    }
+
+    fn draw(&mut self, batch: &Batch, draws: &[TokenDraw]) -> Result<Vec<DrawnToken>> {
+        let mut logits = Vec::new();
+        self.forward(batch, &mut logits)?;
+        if let Some(drawn) = &self.drawn {
+            drawn.fetch_add(draws.len(), Ordering::Relaxed);
+        }
+        Ok(draws.iter().map(|draw| drawn_from(&logits[draw.row * VOCAB..][..VOCAB], draw)).collect())
+    }
+
     fn read_block(&self, group: usize, block: BlockId, out: &mut Vec<u8>) -> Result<()> {
         let slots = &self.slots[group][block as usize * BLOCK_LEN..][..BLOCK_LEN];
         out.extend(slots.iter().flat_map(|s| s.to_le_bytes()));
@@ -252,4 +278,22 @@ impl Model for HashLm {
         }
         Ok(())
     }
+}
+
+/// A draw by its definition, in float64.
+fn drawn_from(logits: &[f32], draw: &TokenDraw) -> DrawnToken {
+    if logits.iter().any(|l| l.is_nan()) {
+        return DrawnToken::NotNumbers;
+    }
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    if draw.temperature == 0.0 {
+        return DrawnToken::Token(logits.iter().position(|&l| l == max).unwrap() as u32);
+    }
+    let weight = |l: f32| (f64::from(l - max) / f64::from(draw.temperature)).exp();
+    let mut left = draw.number * logits.iter().map(|&l| weight(l)).sum::<f64>();
+    let place = logits.iter().position(|&l| {
+        left -= weight(l);
+        left < 0.0
+    });
+    DrawnToken::Token(place.unwrap_or(logits.len() - 1) as u32)
 }

@@ -138,13 +138,32 @@ def export(folder: pathlib.Path, minilm: pathlib.Path | None) -> None:
             dynamo=False,
         )
     if minilm is not None:
-        bert = tf.BertModel.from_pretrained(
-            minilm, add_pooling_layer=False, attn_implementation="eager"
-        ).eval()
+        bert = tf.BertModel.from_pretrained(minilm, add_pooling_layer=False).eval()
+        heads = bert.config.num_attention_heads
 
         class Text(torch.nn.Module):  # type: ignore[misc] # torch has no types here
+            """BERT written out, so that no size is traced as a constant."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.bert = bert
+
             def forward(self, input_ids: Any, attention_mask: Any) -> Any:
-                return bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+                segments = torch.zeros_like(input_ids)
+                x = self.bert.embeddings(input_ids=input_ids, token_type_ids=segments)
+                hidden = (1.0 - attention_mask[:, None, None, :].to(x.dtype)) * -1e9
+                batch, length, width = x.shape
+                for layer in self.bert.encoder.layer:
+                    own = layer.attention.self
+                    parts = [
+                        part(x).view(batch, length, heads, width // heads).transpose(1, 2)
+                        for part in (own.query, own.key, own.value)
+                    ]
+                    scores = parts[0] @ parts[1].transpose(2, 3) / (width // heads) ** 0.5
+                    seen = (torch.softmax(scores + hidden, -1) @ parts[2]).transpose(1, 2)
+                    x = layer.attention.output(seen.reshape(batch, length, width), x)
+                    x = layer.output(layer.intermediate(x), x)
+                return x
 
         axes = {name: {0: "batch", 1: "length"} for name in ("input_ids", "attention_mask")}
         ids = torch.ones(2, 8, dtype=torch.long)

@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     options.add_model(parser)
     parser.add_argument(
-        "texts", nargs="*", metavar="TEXT", help="a text; where none is given, each line of stdin is one"
+        "texts", nargs="*", metavar="TEXT", help="a text, before the options; without any, each line of stdin"
     )
     parser.add_argument("--image", action="append", metavar="PATH", help="embed pictures; repeatable")
     parser.add_argument("--query", metavar="TEXT", help="rank the texts by how well they answer this one")

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
+import shutil
 import statistics
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+REFERENCE = pathlib.Path(__file__).parent.parent / "tests" / "data" / "reference"
 SENTENCES = 1000
 WORDS = [
     "the",
@@ -130,6 +132,8 @@ def export(folder: pathlib.Path, minilm: pathlib.Path | None) -> None:
             "rescale_factor": 1 / 255,
         }
         (where / "preprocessor_config.json").write_text(json.dumps(settings))
+        # its text tower wants one; no text is read
+        shutil.copy(REFERENCE / "siglip" / "tokenizer.json", where)
         torch.onnx.export(
             wrapped.eval(),
             (torch.zeros(1, 3, size, size),),

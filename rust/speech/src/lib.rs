@@ -10,22 +10,27 @@
 
 pub mod align;
 mod blocks;
+mod clips;
 pub mod decode;
 pub mod encoder;
 pub mod flac;
 mod logits;
 pub mod mel;
+mod options;
 pub mod resample;
 pub mod rules;
 mod segments;
 mod stem;
 mod transcriber;
+mod transcript;
 pub mod vad;
 mod vocabulary;
 mod words;
 
 pub use encoder::{AudioEncoder, EncoderParts};
-pub use transcriber::{Event, Options, Segment, SpeechParts, Transcriber, Transcript, Word};
+pub use options::Options;
+pub use transcriber::{SpeechParts, Transcriber};
+pub use transcript::{Event, Segment, Transcript, Word};
 pub use vocabulary::Vocabulary;
 
 /// Samples a second.

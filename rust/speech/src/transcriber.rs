@@ -4,23 +4,26 @@
 //! is walked from its start, each window beginning where the one before was sure of its text. Several
 //! clips are walked side by side, their windows one batch.
 
-use std::io::Write;
+mod fallback;
+mod word_times;
+
 use std::ops::Range;
 
 use alloyforge_types::{Error, Result};
-use flate2::Compression;
-use flate2::write::ZlibEncoder;
 
-use crate::align::starts;
+use crate::clips::{cut_quietly, spoken};
 use crate::decode::{Decoded, How, Task, TextDecoder};
 use crate::encoder::AudioEncoder;
 use crate::logits::{argmax, log_sum_exp};
 use crate::mel::LogMel;
+use crate::options::Options;
 use crate::rules::Rules;
-use crate::segments::{Pieces, cut};
-use crate::vad::{VadOptions, VoiceActivity};
-use crate::words::{Timed, join_marks, split};
+use crate::segments::cut;
+use crate::transcript::{Event, Segment, Transcript};
+use crate::vad::VoiceActivity;
 use crate::{FRAMES_PER_SECOND, HOP, SAMPLE_RATE, Vocabulary};
+use fallback::Window;
+use word_times::after_words;
 
 /// What a transcriber is made of.
 pub struct SpeechParts {
@@ -40,139 +43,6 @@ pub struct Transcriber {
     mel: LogMel,
 }
 
-/// How audio is transcribed. The defaults are OpenAI's.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The language's code or English name; `None`: found from the first window.
-    pub language: Option<String>,
-    /// Whether the text is English whatever is spoken.
-    pub translate: bool,
-    /// Tried in this order until the text is neither repetitive nor improbable.
-    pub temperatures: Vec<f32>,
-    /// Hypotheses kept side by side at temperature 0.
-    pub beam_size: usize,
-    /// Texts drawn above temperature 0.
-    pub best_of: usize,
-    /// Times the beams: texts finished before the best is chosen.
-    pub patience: f32,
-    /// Text that came before the audio.
-    pub initial_prompt: Option<String>,
-    /// Whether each window is told the text before it.
-    pub condition_on_previous_text: bool,
-    /// A text that is compressed more is repetitive.
-    pub compression_ratio_threshold: Option<f32>,
-    /// A text whose mean log probability is lower is improbable.
-    pub logprob_threshold: Option<f32>,
-    /// A window in which silence is more probable, and the text improbable, is passed over.
-    pub no_speech_threshold: Option<f32>,
-    /// Tokens never written; `None`: the model's own list.
-    pub suppress_tokens: Option<Vec<u32>>,
-    /// Whether a text may not begin with a space or its end.
-    pub suppress_blank: bool,
-    /// The latest first timestamp, in seconds.
-    pub max_initial_timestamp: Option<f64>,
-    /// Whether each word gets its times.
-    pub words: bool,
-    /// Windows decoded together.
-    pub batch_size: usize,
-    /// Most tokens of a window's text; `None`: half the decoder's length.
-    pub max_tokens: Option<usize>,
-    /// How speech is cut out; `None`: everything is heard.
-    pub vad: Option<VadOptions>,
-    /// Where draws come from.
-    pub seed: u64,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            language: None,
-            translate: false,
-            temperatures: vec![0.0, 0.2, 0.4, 0.6, 0.8, 1.0],
-            beam_size: 1,
-            best_of: 5,
-            patience: 1.0,
-            initial_prompt: None,
-            condition_on_previous_text: true,
-            compression_ratio_threshold: Some(2.4),
-            logprob_threshold: Some(-1.0),
-            no_speech_threshold: Some(0.6),
-            suppress_tokens: None,
-            suppress_blank: true,
-            max_initial_timestamp: Some(1.0),
-            words: false,
-            batch_size: 1,
-            max_tokens: None,
-            vad: None,
-            seed: 0,
-        }
-    }
-}
-
-/// A word with its times, in seconds.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Word {
-    /// Its text, with the space before it.
-    pub text: String,
-    /// When it begins.
-    pub start: f64,
-    /// When it ends.
-    pub end: f64,
-    /// The mean probability of its tokens.
-    pub probability: f32,
-}
-
-/// A piece of a transcript.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Segment {
-    /// Its number.
-    pub index: usize,
-    /// When it begins, in seconds.
-    pub start: f64,
-    /// When it ends, in seconds.
-    pub end: f64,
-    /// Its text.
-    pub text: String,
-    /// Its tokens, timestamps among them.
-    pub tokens: Vec<u32>,
-    /// The temperature that its window was decoded at.
-    pub temperature: f32,
-    /// Its window's mean log probability of a token.
-    pub mean_logprob: f32,
-    /// How many times smaller its window's text becomes when it is compressed.
-    pub compression_ratio: f32,
-    /// How probable it is that nobody speaks in its window.
-    pub no_speech: f32,
-    /// Its words, where asked for.
-    pub words: Vec<Word>,
-}
-
-/// What a transcription tells while it goes on.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// The language, given or found, with its probability.
-    Language(String, f32),
-    /// The next segment.
-    Segment(Segment),
-    /// The share of the audio that is done.
-    Progress(f32),
-}
-
-/// A whole transcript.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Transcript {
-    /// The segments' texts, one after another.
-    pub text: String,
-    /// The language's code.
-    pub language: String,
-    /// How probable that language is; 1 where it was given.
-    pub language_probability: f32,
-    /// The segments.
-    pub segments: Vec<Segment>,
-    /// Seconds of audio.
-    pub duration: f64,
-}
-
 /// A clip on its way.
 struct Lane {
     clip: Range<usize>,
@@ -189,13 +59,6 @@ struct Plan<'a> {
     rules: Rules,
     language: Option<&'static str>,
     max_tokens: usize,
-}
-
-/// A window, decoded.
-struct Window {
-    decoded: Decoded,
-    temperature: f32,
-    ratio: f32,
 }
 
 impl Transcriber {
@@ -520,46 +383,6 @@ impl Transcriber {
         }
         Ok(())
     }
-
-    /// Decodes at each temperature what the one before did not get right.
-    fn with_fallback(&mut self, plan: &Plan<'_>, tasks: &[Task], round: u64) -> Result<Vec<Window>> {
-        let options = plan.options;
-        let mut out: Vec<Option<Window>> = tasks.iter().map(|_| None).collect();
-        let mut left: Vec<usize> = (0..tasks.len()).collect();
-        for (i, &temperature) in options.temperatures.iter().enumerate() {
-            let how = How {
-                temperature,
-                beam_size: options.beam_size,
-                patience: options.patience,
-                best_of: options.best_of,
-                max_tokens: plan.max_tokens,
-                ignore_end: false,
-                seed: options.seed.wrapping_add((round << 36).wrapping_add((i as u64) << 32)),
-            };
-            let asked: Vec<Task> = left.iter().map(|&t| tasks[t].clone()).collect();
-            let decoded = self.decoder.decode(&self.vocabulary, &asked, &how)?;
-            let mut again = Vec::new();
-            for (&task, decoded) in left.iter().zip(decoded) {
-                let text = self.vocabulary.text(&decoded.tokens);
-                let ratio = compression_ratio(text.trim());
-                let is_repetitive = options.compression_ratio_threshold.is_some_and(|most| ratio > most);
-                let is_improbable =
-                    options.logprob_threshold.is_some_and(|least| decoded.mean_logprob < least);
-                let is_silent =
-                    options.no_speech_threshold.is_some_and(|most| decoded.no_speech > most) && is_improbable;
-                if (is_repetitive || is_improbable) && !is_silent {
-                    again.push(task);
-                }
-                out[task] = Some(Window { decoded, temperature, ratio });
-            }
-            left = again;
-            if left.is_empty() {
-                break;
-            }
-        }
-        out.into_iter().map(|w| w.ok_or_else(|| Error::internal("a window without text"))).collect()
-    }
-
     /// Adds a window's segments to its lane, and moves it on.
     fn take(
         &mut self,
@@ -610,187 +433,5 @@ impl Transcriber {
         lane.segments.extend(segments);
         lane.seek += frames.max(1);
         Ok(())
-    }
-
-    /// Finds when each word of the segments is said (OpenAI's `timing.py`).
-    fn words(
-        &mut self,
-        plan: &Plan<'_>,
-        segments: &mut [Segment],
-        slot: usize,
-        offset: f64,
-        size: usize,
-    ) -> Result<()> {
-        let v = &self.vocabulary;
-        let text: Vec<u32> = segments
-            .iter()
-            .flat_map(|s| s.tokens.iter().copied())
-            .filter(|&id| !v.is_timestamp(id) && id != v.end)
-            .collect();
-        if text.is_empty() {
-            return Ok(());
-        }
-        let mut tokens = plan.begin.clone();
-        tokens.extend(v.no_timestamps);
-        let before = tokens.len();
-        tokens.extend_from_slice(&text);
-        tokens.push(v.end);
-        tokens.truncate(self.decoder.limits().target_len);
-        let heads = v.alignment_heads.clone();
-        let mut probabilities = vec![0.0; text.len()];
-        let watched = self.decoder.force(slot, &tokens, &heads, |row, logits| {
-            // the row before a token says how probable it is
-            if let Some(i) = (row + 1).checked_sub(before).filter(|&i| i < text.len()) {
-                probabilities[i] = (logits[text[i] as usize] - log_sum_exp(logits)).exp();
-            }
-        })?;
-        let source = self.decoder.limits().source_len;
-        let shape = (heads.len(), tokens.len(), source);
-        let last = tokens.len() - 1;
-        // from the token before the text on, each row foretells the next token
-        let found = starts(&watched, shape, (before - 1, last), size.div_ceil(2));
-        let time = |token: usize| found[token.min(found.len() - 1)] as f64 * 0.02;
-        let mut words = Vec::new();
-        let mut at = 0;
-        for word in split(&self.vocabulary, &text, plan.language) {
-            let len = word.tokens.len();
-            let mean = probabilities[at..at + len].iter().sum::<f32>() / len as f32;
-            let (start, end) = (time(at), time(at + len));
-            words.push(Timed { text: word.text, tokens: word.tokens, start, end, probability: mean });
-            at += len;
-        }
-        bound(&mut words);
-        join_marks(&mut words);
-        let mut words = words.into_iter();
-        for segment in segments {
-            let mut left = segment
-                .tokens
-                .iter()
-                .filter(|&&id| !self.vocabulary.is_timestamp(id) && id != self.vocabulary.end)
-                .count();
-            while left > 0 {
-                let Some(word) = words.next() else { break };
-                left = left.saturating_sub(word.tokens.len());
-                segment.words.push(Word {
-                    text: word.text,
-                    start: offset + word.start,
-                    end: offset + word.end,
-                    probability: word.probability,
-                });
-            }
-            if let (Some(first), Some(last)) = (segment.words.first(), segment.words.last()) {
-                let (first, last) = (first.start, last.end);
-                // the decoder's own times where the words' are not sound
-                if last > first {
-                    (segment.start, segment.end) = (first, last);
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Where the next window begins once words are known: behind the last one, where text was cut off.
-fn after_words(pieces: &Pieces, segments: &[Segment], offset: f64, frames: usize) -> usize {
-    let last = segments.iter().rev().find_map(|s| s.words.last()).map(|word| word.end);
-    match last {
-        Some(end) if !pieces.is_closed && end > offset => {
-            (((end - offset) * FRAMES_PER_SECOND as f64).round() as usize).clamp(1, frames.max(1))
-        }
-        _ => frames,
-    }
-}
-
-/// Shortens words beside the ends of sentences that are far longer than the median word.
-fn bound(words: &mut [Timed]) {
-    const MARKS: &str = ".。!！?？";
-    let mut lengths: Vec<f64> = words.iter().map(|w| w.end - w.start).filter(|d| *d > 0.0).collect();
-    if lengths.is_empty() {
-        return;
-    }
-    lengths.sort_by(f64::total_cmp);
-    let most = 2.0 * lengths[lengths.len() / 2].min(0.7);
-    for i in 1..words.len() {
-        if words[i].end - words[i].start > most {
-            if MARKS.contains(words[i].text.as_str()) {
-                words[i].end = words[i].start + most;
-            } else if MARKS.contains(words[i - 1].text.as_str()) {
-                words[i].start = words[i].end - most;
-            }
-        }
-    }
-}
-
-/// How many times smaller `text` becomes when it is compressed.
-fn compression_ratio(text: &str) -> f32 {
-    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
-    let packed = encoder.write_all(text.as_bytes()).and_then(|()| encoder.finish());
-    packed.map_or(1.0, |packed| text.len() as f32 / packed.len().max(1) as f32)
-}
-
-/// Stretches of speech as clips of frames: neighbours joined up to a window.
-fn spoken(stretches: Vec<Range<usize>>, window: usize, frames: usize) -> Vec<Range<usize>> {
-    let mut clips: Vec<Range<usize>> = Vec::new();
-    for stretch in stretches {
-        let clip = stretch.start / HOP..(stretch.end.div_ceil(HOP)).min(frames);
-        match clips.last_mut() {
-            Some(last) if clip.end - last.start <= window => last.end = clip.end,
-            _ if clip.is_empty() => {}
-            _ => clips.push(clip),
-        }
-    }
-    clips
-}
-
-/// Cuts a clip that is longer than a window where it is quietest, in the last third of each window.
-fn cut_quietly(samples: &[f32], clip: Range<usize>, window: usize) -> Vec<Range<usize>> {
-    /// Frames over which loudness is averaged: 0.2 s.
-    const SPAN: usize = 20;
-    let loudness = |frame: usize| {
-        let part = &samples[(frame * HOP).min(samples.len())..((frame + SPAN) * HOP).min(samples.len())];
-        part.iter().map(|x| x * x).sum::<f32>()
-    };
-    let mut out = Vec::new();
-    let mut start = clip.start;
-    while clip.end - start > window {
-        let candidates = (start + window / 3 * 2..(start + window).saturating_sub(SPAN)).step_by(SPAN / 4);
-        let quietest = candidates.map(|frame| (loudness(frame), frame)).min_by(|a, b| a.0.total_cmp(&b.0));
-        let end = quietest.map_or(start + window, |(_, frame)| frame + SPAN / 2);
-        out.push(start..end);
-        start = end;
-    }
-    out.push(start..clip.end);
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_repeats_is_compressed() {
-        let varied = "the quick brown fox jumps over the lazy dog";
-        assert!(compression_ratio(varied) < 1.2);
-        assert!(compression_ratio(&"no no no ".repeat(30)) > 2.4);
-        assert!(compression_ratio("") < 1.0);
-    }
-
-    #[test]
-    fn long_clips_are_cut_where_it_is_quiet() {
-        let mut samples = vec![0.5f32; 70 * SAMPLE_RATE];
-        samples[25 * SAMPLE_RATE..26 * SAMPLE_RATE].fill(0.0);
-        let clips = cut_quietly(&samples, 0..7000, 3000);
-        assert_eq!(clips[0].start, 0);
-        assert!((2490..2610).contains(&clips[0].end), "{clips:?}");
-        assert_eq!(clips.last().map(|c| c.end), Some(7000));
-        assert!(clips.windows(2).all(|c| c[0].end == c[1].start));
-        assert!(clips.iter().all(|c| c.len() <= 3000));
-    }
-
-    #[test]
-    fn stretches_are_joined_up_to_a_window() {
-        let second = SAMPLE_RATE;
-        let stretches = vec![second..5 * second, 8 * second..20 * second, 40 * second..50 * second];
-        assert_eq!(spoken(stretches, 3000, 5000), [100..2000, 4000..5000]);
     }
 }

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use alloyforge::{BackendChoice, DraftSource, EmbeddingModel, OpenOptions, Opened, open};
 use alloyforge_engine::{ChatRequest, Embeddings, MediaPrompt, ProbeKind, PromptSource};
@@ -17,7 +16,7 @@ use crate::conversation::Conversation;
 use crate::error::{Raise, core};
 use crate::request::Request;
 use crate::results::class;
-use crate::wait::{elsewhere, until};
+use crate::wait::{elsewhere, until, watched};
 use crate::{json, media, sampling};
 
 /// A loaded model.
@@ -116,9 +115,6 @@ impl Session {
         draft: Option<PathBuf>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        // written by the loader's threads, read here: they never wait for the interpreter's lock
-        let told = Arc::new(AtomicU32::new(0));
-        let teller = Arc::clone(&told);
         let options = OpenOptions {
             device: device.to_owned(),
             backend: BackendChoice::from_name(backend).raise()?,
@@ -138,16 +134,10 @@ impl Session {
             projector,
             draft: draft
                 .map(|d| if d.as_os_str() == "ngram" { DraftSource::Ngram } else { DraftSource::Model(d) }),
-            progress: Some(Arc::new(move |done: f32| teller.store(done.to_bits(), Ordering::Relaxed))),
+            progress: None,
         };
-        let session = elsewhere(
-            py,
-            move || open(&path, &options),
-            |_| match progress {
-                Some(progress) => progress.call1((f32::from_bits(told.load(Ordering::Relaxed)),)).map(drop),
-                None => Ok(()),
-            },
-        )?;
+        let session =
+            watched(py, progress, move |tell| open(&path, &OpenOptions { progress: Some(tell), ..options }))?;
         let model = match session {
             Opened::Text(session) => Model::Text(Arc::from(session)),
             Opened::Embedding(model) => Model::Embedding(Arc::from(model)),

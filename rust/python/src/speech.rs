@@ -1,7 +1,7 @@
 //! Speech models: what transcribes, and a transcription on its way.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -22,7 +22,7 @@ use pyo3::types::PyDict;
 use crate::error::{Raise, caught, core};
 use crate::results::class;
 use crate::session::named;
-use crate::wait::{elsewhere, until};
+use crate::wait::{until, watched};
 
 /// What a transcription thread sends.
 enum Message {
@@ -147,8 +147,6 @@ impl Speech {
         max_batch: Option<usize>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let told = Arc::new(AtomicU32::new(0));
-        let teller = Arc::clone(&told);
         let mixes: Vec<_> = QuantMix::names().collect();
         let options = OpenOptions {
             device: device.to_owned(),
@@ -159,17 +157,11 @@ impl Speech {
             kv_memory,
             threads,
             max_batch,
-            progress: Some(Arc::new(move |done: f32| teller.store(done.to_bits(), Ordering::Relaxed))),
             ..OpenOptions::default()
         };
-        let speech = elsewhere(
-            py,
-            move || open_speech(&path, &options),
-            |_| match progress {
-                Some(progress) => progress.call1((f32::from_bits(told.load(Ordering::Relaxed)),)).map(drop),
-                None => Ok(()),
-            },
-        )?;
+        let speech = watched(py, progress, move |tell| {
+            open_speech(&path, &OpenOptions { progress: Some(tell), ..options })
+        })?;
         Ok(Self { transcriber: Arc::new(Mutex::new(Some(speech.transcriber))), info: speech.info })
     }
 

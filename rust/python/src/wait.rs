@@ -1,9 +1,12 @@
 //! Waiting for the core so that Ctrl-C is heard.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
+use alloyforge_interfaces::Progress;
 use alloyforge_types::{Error, Result};
 use pyo3::prelude::*;
 
@@ -56,4 +59,27 @@ pub(crate) fn elsewhere<T: Send + 'static>(
         py.check_signals()?;
         between(py)?;
     }
+}
+
+/// As [`elsewhere`], where `work` says how far it is and `progress`, if there is one, is told every turn.
+///
+/// # Errors
+/// As [`elsewhere`].
+pub(crate) fn watched<T: Send + 'static>(
+    py: Python<'_>,
+    progress: Option<&Bound<'_, PyAny>>,
+    work: impl FnOnce(Progress) -> Result<T> + Send + 'static,
+) -> PyResult<T> {
+    // written by the work's threads, read here: they never wait for the interpreter's lock
+    let told = Arc::new(AtomicU32::new(0));
+    let teller = Arc::clone(&told);
+    let tell: Progress = Arc::new(move |done: f32| teller.store(done.to_bits(), Ordering::Relaxed));
+    elsewhere(
+        py,
+        move || work(tell),
+        |_| match progress {
+            Some(progress) => progress.call1((f32::from_bits(told.load(Ordering::Relaxed)),)).map(drop),
+            None => Ok(()),
+        },
+    )
 }

@@ -170,7 +170,7 @@ def ct2(path: pathlib.Path, weights: dict[str, Any], name: str = "WhisperSpec") 
 
     out = struct.pack("<I", 6) + text(name) + struct.pack("<II", 3, len(weights))
     for key, value in weights.items():
-        types = {"float32": 0, "int8": 1, "float16": 4}
+        types = {"float32": 0, "int8": 1, "int16": 2, "float16": 4}
         array = np.ascontiguousarray(value)
         shape = struct.pack(f"<{array.ndim}I", *array.shape)
         out += text(key) + bytes([array.ndim]) + shape + bytes([types[str(array.dtype)]])
@@ -253,15 +253,52 @@ def test_ctranslate2_gives_what_safetensors_give(tmp_path: pathlib.Path) -> None
         assert session.info.architecture == "whisper"
 
 
-@pytest.mark.parametrize("fault", ["cut", "count", "shape", "type", "name", "spec", "int8", "key", "end"])
+@pytest.mark.parametrize("kind", ["int8", "int16"])
+def test_ctranslate2_files_of_integers(kind: str, tmp_path: pathlib.Path) -> None:
+    """Quantised as CTranslate2's `model_spec.py` does it, against the same numbers as float32."""
+    plain, small = ct2_weights(wide_whisper()), {}
+    for name, value in plain.items():
+        small[name] = value
+        if not name.endswith("weight"):
+            continue
+        flat = value.reshape(len(value), -1)
+        if kind == "int8":
+            # scales of a float16 mantissa, so that blocks hold them whole
+            steps = (np.abs(flat).max(1, keepdims=True) / 127).astype(np.float16).astype(np.float32)
+            whole, scale = np.rint(flat / steps).clip(-127, 127), (1 / steps)[:, 0]
+        else:
+            scale = np.float32(2**10 / np.abs(flat).max())
+            whole, steps = np.rint(flat * scale), 1 / scale
+        small[name] = whole.astype(kind).reshape(value.shape)
+        small[f"{name}_scale"] = scale
+        plain[name] = (whole * steps).astype(np.float32).reshape(value.shape)
+    logits = []
+    for folder, weights in ((tmp_path / "plain", plain), (tmp_path / "small", small)):
+        folder.mkdir()
+        ct2_tokenizer(folder)
+        (folder / "config.json").write_text("{}")
+        ct2(folder / "model.bin", weights)
+        # products in float32, so that nothing but the file differs
+        with af.Session(folder, kv_dtype="f32", backend="candle", dtype="f32") as session:
+            logits.append(session.logits(PROMPT, audio=SOUND))
+    np.testing.assert_allclose(logits[1], logits[0], rtol=0, atol=2e-2 * np.abs(logits[0]).max())
+
+
+@pytest.mark.parametrize(
+    "fault", ["cut", "count", "shape", "type", "name", "spec", "int8", "scale", "key", "end"]
+)
 def test_damaged_ctranslate2_files(fault: str, tmp_path: pathlib.Path) -> None:
     weights = ct2_weights(wide_whisper())
     error: type[Exception] = af.ModelFormatError
     spec = "WhisperSpec"
     if fault == "int8":
         name = "decoder/layer_0/ffn/linear_0/weight"
+        # without the scales that belong to it
         weights[name] = np.zeros(weights[name].shape, np.int8)
-        error = af.UnsupportedModelError
+    elif fault == "scale":
+        name = "decoder/layer_0/ffn/linear_0/weight"
+        weights[name] = np.zeros(weights[name].shape, np.int8)
+        weights[f"{name}_scale"] = np.zeros(len(weights[name]), np.float32)
     elif fault == "key":
         weights["decoder/layer_1/self_attention/linear_0/bias"][70] = 1.0
         error = af.UnsupportedModelError

@@ -9,8 +9,9 @@
 //! ```
 //!
 //! Its converter only joins and renames tensors, q, k and v by rows, so every tensor of the published
-//! checkpoint is a slice of the mapped file, and is given here under its published name. A file that was
-//! quantised on the way has lost what it had and is refused.
+//! checkpoint is a slice of the mapped file, and is given here under its published name. Of a file that was
+//! quantised on the way, matrices of 8-bit rows become blocks of the same integers, and what else was
+//! quantised becomes float32.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,9 @@ use crate::names::NameIndex;
 
 /// Most bytes of `config.json` and of the lists in it.
 const MAX_CONFIG_LEN: u64 = 8 << 20;
+
+/// Numbers in a block of [`QuantType::Q8_0`].
+const BLOCK: usize = 32;
 
 /// The specification that is known.
 const WHISPER: &str = "WhisperSpec";
@@ -74,7 +78,16 @@ struct Tensor {
     name: String,
     shape: Vec<usize>,
     ty: QuantType,
-    data: Range<usize>,
+    data: Data,
+}
+
+/// Where a tensor's bytes are.
+#[derive(Debug)]
+enum Data {
+    /// In the file.
+    Mapped(Range<usize>),
+    /// Made when it was opened.
+    Made(Vec<u8>),
 }
 
 /// A Whisper model of CTranslate2, opened.
@@ -118,7 +131,7 @@ impl Ct2Folder {
     ///
     /// # Errors
     /// `Io` where a file is missing; `Format` where one is damaged; `Unsupported` for a model that is no
-    /// Whisper, or was quantised.
+    /// Whisper.
     pub fn open(path: &Path) -> Result<Self> {
         let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new(".")) };
         let store = Ct2Store::open(&folder.join("model.bin"))?;
@@ -348,20 +361,15 @@ impl<'a> Naming<'a> {
         let label = self.cursor.label;
         let item = format!("variable `{name}`");
         let found = self.find(name).ok_or_else(|| Error::format(label, &*item, "is missing"))?;
-        let ty = match found.ty {
-            Element::Plain(ty) => ty,
-            Element::Integer(ty, _) => {
-                return Err(Error::unsupported(
-                    label,
-                    format!("{item}, quantised to {ty} by its converter,"),
-                ));
-            }
-        };
         let rows = found.shape.first().copied().unwrap_or(0);
         if rows == 0 || rows % to.len() != 0 {
             let fault = format!("has {rows} rows, for {} tensors", to.len());
             return Err(Error::format(label, item, fault));
         }
+        let ty = match found.ty {
+            Element::Plain(ty) => ty,
+            Element::Integer(..) => return self.cut_integers(found, to),
+        };
         let len = found.data.len() / to.len();
         for (i, name) in to.iter().enumerate() {
             let mut shape = found.shape.clone();
@@ -376,9 +384,69 @@ impl<'a> Naming<'a> {
                 }
                 continue;
             }
-            self.named.push(Tensor { name: name.clone(), shape, ty, data });
+            self.named.push(Tensor { name: name.clone(), shape, ty, data: Data::Mapped(data) });
         }
         Ok(())
+    }
+
+    /// As [`cut`](Self::cut), of a variable of integers, which a variable beside it scales: a number is
+    /// the integer over the scale of its row, or of all.
+    fn cut_integers(&mut self, found: &Variable, to: &[String]) -> Result<()> {
+        let (label, item) = (self.cursor.label, format!("variable `{}`", found.name));
+        let width = match found.ty {
+            Element::Integer(_, width @ (1 | 2)) => width,
+            other => return Err(Error::unsupported(label, format!("{item} of type {other:?}"))),
+        };
+        let scales = self.scales(&format!("{}_scale", found.name), found.shape[0])?;
+        let cols: usize = found.shape[1..].iter().product();
+        let bytes = &self.cursor.bytes[found.data.clone()];
+        let rows = found.shape[0] / to.len();
+        let is_blocks = width == 1 && found.shape.len() == 2 && cols.is_multiple_of(BLOCK);
+        let ty = if is_blocks { QuantType::Q8_0 } else { QuantType::F32 };
+        for (i, name) in to.iter().enumerate() {
+            let mut made = Vec::new();
+            for row in i * rows..(i + 1) * rows {
+                let row_bytes = &bytes[row * cols * width..(row + 1) * cols * width];
+                let factor = 1.0 / scales[if scales.len() == 1 { 0 } else { row }];
+                if is_blocks {
+                    let scale = half::f16::from_f32(factor).to_le_bytes();
+                    for block in row_bytes.chunks_exact(BLOCK) {
+                        made.extend_from_slice(&scale);
+                        made.extend_from_slice(block);
+                    }
+                    continue;
+                }
+                for number in row_bytes.chunks_exact(width) {
+                    let integer = match *number {
+                        [low, high] => f32::from(i16::from_le_bytes([low, high])),
+                        [one] => f32::from(i8::from_le_bytes([one])),
+                        _ => 0.0,
+                    };
+                    made.extend_from_slice(&(integer * factor).to_le_bytes());
+                }
+            }
+            let mut shape = found.shape.clone();
+            shape[0] = rows;
+            self.named.push(Tensor { name: name.clone(), shape, ty, data: Data::Made(made) });
+        }
+        Ok(())
+    }
+
+    /// The scales called `name`: one, or one for each of `rows`.
+    fn scales(&self, name: &str, rows: usize) -> Result<Vec<f32>> {
+        let (label, item) = (self.cursor.label, format!("variable `{name}`"));
+        let found = self.find(name).ok_or_else(|| Error::format(label, &*item, "is missing"))?;
+        let count = found.shape.iter().product::<usize>();
+        if found.ty != Element::Plain(QuantType::F32) || !(count == 1 || count == rows) {
+            return Err(Error::format(label, item, format!("is no list of {rows} scales")));
+        }
+        let (numbers, _) = self.cursor.bytes[found.data.clone()].as_chunks::<4>();
+        let scales: Vec<f32> = numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        // what is one over it must fit sixteen bits
+        if scales.iter().any(|scale| !(scale.is_finite() && *scale > 2e-5)) {
+            return Err(Error::format(label, item, "has a scale that is no number above 0.00002"));
+        }
+        Ok(scales)
     }
 
     fn both(&mut self, from: &str, ends: [&str; 2], to: &[String]) -> Result<()> {
@@ -455,7 +523,10 @@ impl TensorStore for Ct2Store {
         Some(TensorView {
             ty: found.ty,
             shape: found.shape.clone(),
-            data: &self.file.bytes()[found.data.clone()],
+            data: match &found.data {
+                Data::Mapped(range) => &self.file.bytes()[range.clone()],
+                Data::Made(bytes) => bytes,
+            },
         })
     }
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +15,15 @@ from alloyforge.media.loader import LOCAL
 Message = Mapping[str, Any]
 Tool = Mapping[str, Any]
 
-_KINDS = {"image_url": "image", "video_url": "video", "image": "image", "video": "video"}
-_LATER = ("input_audio", "audio")
+_KINDS = {
+    "image_url": "image",
+    "video_url": "video",
+    "audio_url": "audio",
+    "input_audio": "audio",
+    "image": "image",
+    "video": "video",
+    "audio": "audio",
+}
 
 
 @dataclass
@@ -23,10 +32,15 @@ class Media:
 
     images: list[object] = field(default_factory=list)
     videos: list[object] = field(default_factory=list)
+    audio: list[object] = field(default_factory=list)
 
     def lists(self) -> dict[str, list[object] | None]:
         """The lists by the parameters that they are given as; `None` for one without items."""
-        return {"images": self.images or None, "videos": self.videos or None}
+        return {
+            "images": self.images or None,
+            "videos": self.videos or None,
+            "audio": self.audio or None,
+        }
 
 
 def checked_messages(messages: Sequence[Message], media: Media | None = None) -> list[dict[str, Any]]:
@@ -91,8 +105,6 @@ def _part(part: object, where: str, media: Media | None) -> dict[str, str]:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if isinstance(part, Mapping) and kind == "text" and isinstance(part.get("text"), str):
         return {"type": "text", "text": str(part["text"])}
-    if kind in _LATER:
-        raise invalid(where, f"a part of type {kind!r} is not supported by this version")
     if not isinstance(part, Mapping) or kind not in _KINDS or part.get(kind) is None:
         raise invalid(where, "must be a part with a known type, and its text")
     if media is None:
@@ -103,8 +115,23 @@ def _part(part: object, where: str, media: Media | None) -> dict[str, str]:
         if not isinstance(address, str):
             raise invalid(where, "must have an address")
         item = LOCAL.fetch(address, where)
-    (media.images if _KINDS[kind] == "image" else media.videos).append(item)
+    elif kind == "input_audio":
+        item = _inline(item, where)
+    lists = {"image": media.images, "video": media.videos, "audio": media.audio}
+    lists[_KINDS[kind]].append(item)
     return {"type": _KINDS[kind]}
+
+
+def _inline(audio: object, where: str) -> bytes:
+    """The bytes of OpenAI's `{"data": base64, "format": "wav"}`; what they are is seen from themselves."""
+    data = audio.get("data") if isinstance(audio, Mapping) else None
+    kind = audio.get("format") if isinstance(audio, Mapping) else None
+    if not isinstance(data, str) or not (kind is None or isinstance(kind, str)):
+        raise invalid(f"{where}.input_audio", "must have `data`, in base64, and a `format`")
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise invalid(f"{where}.input_audio.data", "is no base64") from error
 
 
 def _checked_call(call: object, where: str) -> dict[str, Any]:

@@ -158,13 +158,14 @@ class Session:
                 in front of text where the model wants one and the text does not begin with it.
             images: Pictures for the prompt's placeholders, in their order: each a path, bytes, a
                 Pillow image or a uint8 array `(h, w, 3)`.
-            audio: One sound, for a speech model, whose decoder's prompt `prompt` then is.
+            audio: Sounds likewise: each a path, bytes or `(samples, rate)`; for a speech model one, and
+                `prompt` is then its decoder's prompt.
             videos: Videos likewise: each a path, bytes or an `alloyforge.Video`.
             **sampling: How tokens are drawn: see `alloyforge.Sampling`.
 
         Raises:
             InvalidRequestError: a parameter is out of range, or media and placeholders differ in number.
-            MediaError: a picture or video that cannot be used.
+            MediaError: a picture, video or sound that cannot be used.
             ContextLengthError: the prompt does not fit the context.
         """
         if self._speech is not None and audio is not None:

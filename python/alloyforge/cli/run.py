@@ -24,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--image", action="append", metavar="FILE", help="a picture for the prompt's next place"
     )
     parser.add_argument("--video", action="append", metavar="FILE", help="likewise a video")
+    parser.add_argument("--audio", action="append", metavar="FILE", help="likewise a sound")
     options.add_sampling(parser)
     options.add_loading(parser)
 
@@ -41,7 +42,7 @@ def handle(arguments: argparse.Namespace) -> None:
     prompt = options.text_of(prompt)
     with options.open_session(arguments) as session:
         sampling = {"max_tokens": _MAX_TOKENS, **options.sampling(arguments)}
-        media = {"images": arguments.image, "videos": arguments.video}
+        media = {"images": arguments.image, "videos": arguments.video, "audio": arguments.audio}
         with session.stream(prompt, **media, **sampling) as stream:
             for chunk in stream:
                 print(chunk.text, end="", flush=True)

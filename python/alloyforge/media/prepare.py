@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alloyforge.errors import MediaError, invalid, media_error, not_supported
+from alloyforge.errors import MediaError, invalid, media_error
+from alloyforge.media.audio import load_audio
 from alloyforge.media.images import read_image
 from alloyforge.media.video import Video, read_video
-from alloyforge.processors import Item, Processor, make_processor
+from alloyforge.processors import Item, Processor, Sound, make_processor
 
 if TYPE_CHECKING:
     from alloyforge import _native
@@ -29,11 +30,11 @@ class Preparer:
         self._session = session
 
     @cached_property
-    def _processor(self) -> Processor | None:
+    def _processor(self) -> Processor | Sound | None:
         return make_processor(json.loads(self._session.processor()))
 
     def _for(self, name: str) -> Processor:
-        if self._processor is None:
+        if self._processor is None or isinstance(self._processor, Sound):
             raise invalid(name, "the model takes none")
         return self._processor
 
@@ -42,20 +43,26 @@ class Preparer:
 
         Raises:
             InvalidRequestError: media that the model does not take.
-            MediaError: a picture or video that cannot be used.
+            MediaError: a picture, video or sound that cannot be used.
         """
-        if audio is not None:
-            raise not_supported("audio")
         items = [self._image(image, name) for image, name in _listed(images, "images")]
-        return items + [self._video(video, name) for video, name in _listed(videos, "videos")]
+        items += [self._video(video, name) for video, name in _listed(videos, "videos")]
+        return items + [self._audio(sound, name) for sound, name in _listed(audio, "audio")]
 
     def _image(self, image: object, name: str) -> Item:
         with _named(name):
-            return self._for("images").image(read_image(image, name))
+            processor = self._for("images")
+            return processor.image(read_image(image, name))
 
     def _video(self, video: object, name: str) -> Item:
         with _named(name):
-            return self._for("videos").video(read_video(video, name))
+            processor = self._for("videos")
+            return processor.video(read_video(video, name))
+
+    def _audio(self, sound: object, name: str) -> Item:
+        if not isinstance(self._processor, Sound):
+            raise invalid("audio", "the model takes none")
+        return self._processor.audio(load_audio(sound, item=name))
 
 
 class _named:  # noqa: N801 - used as a function
@@ -78,6 +85,8 @@ def _listed(media: object, name: str) -> list[tuple[object, str]]:
     if media is None:
         return []
     is_one = isinstance(media, (str, bytes, bytearray, memoryview, np.ndarray, Video))
+    # `(samples, rate)` is one sound
+    is_one |= name == "audio" and isinstance(media, tuple)
     if is_one or not isinstance(media, Sequence):
         return [(media, f"{name}[0]")]
     if not media:

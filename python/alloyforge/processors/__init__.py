@@ -1,4 +1,4 @@
-"""Processors: pictures and videos to the numbers that a family's encoder takes.
+"""Processors: pictures, videos and sounds to the numbers that a family's encoder takes.
 
 One file a family; each follows the processor configuration that stands beside the model.
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 from alloyforge.processors import clip, gemma3, idefics3, llava_next, pixtral, qwen_vl
 from alloyforge.processors.common import Item, Processor
+from alloyforge.processors.sound import Sound
 
 _FAMILIES: dict[str, Callable[[Mapping[str, Any]], Processor]] = {
     "clip": clip.Clip,
@@ -20,12 +21,14 @@ _FAMILIES: dict[str, Callable[[Mapping[str, Any]], Processor]] = {
     "qwen_vl": qwen_vl.QwenVl,
 }
 
-__all__ = ["Item", "Processor", "make_processor"]
+__all__ = ["Item", "Processor", "Sound", "make_processor"]
 
 
-def make_processor(settings: Mapping[str, Any] | None) -> Processor | None:
+def make_processor(settings: Mapping[str, Any] | None) -> Processor | Sound | None:
     """The processor that `settings`, as the native session gives them, describe; `None` without any."""
     if settings is None:
         return None
+    if settings.get("family") == "sound":
+        return Sound()
     family = _FAMILIES.get(str(settings.get("family")))
     return None if family is None else family(settings)

@@ -11,6 +11,7 @@
 mod backend;
 mod embedding;
 mod encoder;
+mod hearing;
 mod inspect;
 mod open;
 mod quantize;

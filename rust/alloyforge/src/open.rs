@@ -6,13 +6,14 @@ use std::sync::Arc;
 use alloyforge_engine::{Draft, EngineOptions, MediaModel, Session, SessionParts};
 use alloyforge_formats::gguf::GgufFile;
 use alloyforge_interfaces::{LoadOptions, Progress, TensorStore, Tokenizer};
-use alloyforge_models::{Resolved, resolve_projector, resolve_vision};
+use alloyforge_models::{Resolved, resolve_projector, resolve_sound_projector, resolve_vision};
 use alloyforge_types::{DType, Error, KvType, QuantMix, Result};
 use serde_json::{Map, Value};
 
 use crate::backend::{BackendChoice, choose_device, load};
 use crate::embedding::{EmbeddingModel, open_embedder, with_files};
 use crate::encoder::EncoderPlace;
+use crate::hearing::{load_hearing, open_hearing};
 use crate::source::Source;
 
 /// How a model is opened. The default lets everything be chosen.
@@ -79,7 +80,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
         return Ok(Opened::Embedding(Box::new(model)));
     }
     let resolved = source.resolve()?;
-    let media = open_vision(&source, &resolved, &device, options)?;
+    let media = open_media(&source, &resolved, &device, options)?;
     let tokenizer = source.tokenizer()?;
     check_vocabulary(&tokenizer, resolved.spec.vocab_size, &*source.store())?;
 
@@ -122,8 +123,8 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
     Ok(Opened::Text(Box::new(session)))
 }
 
-/// Loads what the model sees with.
-fn open_vision(
+/// Loads what the model sees or hears with.
+fn open_media(
     source: &Source,
     resolved: &Resolved,
     device: &str,
@@ -134,6 +135,11 @@ fn open_vision(
     if let Some(path) = &options.projector {
         let file = Arc::new(GgufFile::open(path)?);
         let store = Arc::clone(&file) as Arc<dyn TensorStore>;
+        let has = |key: &str| file.metadata().bool(key).unwrap_or(false);
+        if has("clip.has_audio_encoder") && !has("clip.has_vision_encoder") {
+            let hearing = resolve_sound_projector(file.metadata(), &store, hidden_dim)?;
+            return load_hearing(hearing, device, options).map(Some);
+        }
         let vision = resolve_projector(file.metadata(), &store, hidden_dim, eps)?;
         let encoder = place.vision(&vision.spec, &*vision.store)?;
         let (prompts, processor) = (vision.prompts, vision.processor);
@@ -141,7 +147,7 @@ fn open_vision(
     }
     let Source::Folder(folder, _) = source else { return Ok(None) };
     let Some(vision) = resolve_vision(&folder.config, &source.store(), hidden_dim, eps)? else {
-        return Ok(None);
+        return open_hearing(source, hidden_dim, device, options);
     };
     let encoder = place.vision(&vision.spec, &*vision.store)?;
     Ok(Some(MediaModel {

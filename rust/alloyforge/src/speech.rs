@@ -7,16 +7,16 @@ use alloyforge_formats::ct2::{Ct2Folder, is_ct2};
 use alloyforge_formats::hf::HfFolder;
 use alloyforge_formats::safetensors::SafetensorsStore;
 use alloyforge_interfaces::{LoadOptions, TensorStore, Tokenizer};
-use alloyforge_kernels::topology;
 use alloyforge_models::{Whisper, is_whisper, resolve_whisper};
 use alloyforge_speech::decode::{Limits, TextDecoder};
 use alloyforge_speech::vad::VoiceActivity;
-use alloyforge_speech::{AudioEncoder, EncoderParts, SpeechParts, Transcriber, Vocabulary};
+use alloyforge_speech::{SpeechParts, Transcriber, Vocabulary};
 use alloyforge_tokenize::TextTokenizer;
 use alloyforge_types::{BLOCK_LEN, Error, KvType, Result};
 use serde_json::Value;
 
 use crate::backend::{choose_device, load};
+use crate::hearing::load_tower;
 use crate::open::OpenOptions;
 use crate::source::json_tokenizer;
 
@@ -121,26 +121,17 @@ pub fn open_speech(path: &Path, options: &OpenOptions) -> Result<Speech> {
     }
     let file_type = decoder.file_type.clone();
     let limits = limits(&spec, options, target_len, tower.source_len);
-    let common = |max_rows: usize, max_logit_rows: usize| LoadOptions {
+    let load_options = LoadOptions {
         dtype: options.dtype,
         quantize: options.quantize,
         kv_type: options.kv_type,
         threads: options.threads,
-        max_rows,
-        max_logit_rows,
+        max_rows: limits.max_rows,
+        max_logit_rows: limits.max_logit_rows,
         progress: options.progress.clone(),
     };
-    let threads = options.threads.unwrap_or_else(topology::physical_cores);
-    let layers = load(tower.layers, &device, options.backend, &common(tower.source_len, tower.source_len))?;
-    let encoder = AudioEncoder::new(EncoderParts {
-        layers,
-        store,
-        prefix: tower.prefix,
-        num_mels: tower.num_mels,
-        source_len: tower.source_len,
-        threads,
-    })?;
-    let model = load(decoder, &device, options.backend, &common(limits.max_rows, limits.max_logit_rows))?;
+    let encoder = load_tower(tower, store, &device, options)?;
+    let model = load(decoder, &device, options.backend, &load_options)?;
     let heads = spec.layers.first().and_then(|layer| layer.cross.as_ref()).map_or(0, |c| c.num_heads);
     let vocabulary = Vocabulary::new(
         Arc::new(tokenizer),

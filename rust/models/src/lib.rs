@@ -24,8 +24,9 @@ pub use config::Config;
 pub use decoder::Decoder;
 pub use describe::{Description, TypeShare, describe};
 pub use media::{
-    BackendLayers, Comparison, DecoderEmbedder, Embedder, EmbedderLimits, Ranking, SentenceSettings, Vision,
-    VisionTask, last_norm, resolve_embedder, resolve_projector, resolve_vision,
+    BackendLayers, Comparison, DecoderEmbedder, Embedder, EmbedderLimits, Hearing, Ranking, SentenceSettings,
+    Vision, VisionTask, last_norm, resolve_embedder, resolve_hearing, resolve_projector,
+    resolve_sound_projector, resolve_vision,
 };
 pub use resolve::{Resolved, resolve};
 pub use whisper::{AudioTower, Whisper, audio_tower, is_whisper, resolve_whisper};

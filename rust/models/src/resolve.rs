@@ -80,6 +80,9 @@ fn check_vocabulary(metadata: &Metadata, rows: usize, store: &dyn TensorStore) -
 fn from_hf(config: &Value, store: &dyn TensorStore) -> Result<Draft> {
     let fault = |item: &str, fault: &str| Error::format(store.label(), format!("config.json {item}"), fault);
     let config = config.as_object().ok_or_else(|| fault("", "is no object"))?;
+    if let Some(error) = media::lacks_text(config, store) {
+        return Err(error);
+    }
     let seen = text_of(config, "model_type").filter(|name| media::is_family(name));
     let merged = seen.and_then(|_| media::text_defaults(config));
     let flat;

@@ -160,8 +160,8 @@ pub fn audio_tower(
     Ok(AudioTower { layers, prefix: prefix.to_owned(), num_mels, source_len })
 }
 
-/// The tensor `name` of plain numbers, its shape checked.
-fn plain<'a>(
+/// The tensor `name`, its shape checked.
+fn shaped<'a>(
     store: &'a dyn TensorStore,
     name: &str,
     shape: &[usize],
@@ -173,11 +173,27 @@ fn plain<'a>(
             None => fault("is missing".to_owned()),
         };
     };
-    if view.shape != shape {
+    // llama.cpp's files give the biases of convolutions a dimension more
+    let shape_of_view = match view.shape.as_slice() {
+        [len, 1] if shape.len() == 1 => &[*len][..],
+        all => all,
+    };
+    if shape_of_view != shape {
         return fault(format!("has shape {:?}, expected {shape:?}", view.shape));
     }
+    Ok(view)
+}
+
+/// As [`shaped`], of plain numbers.
+fn plain<'a>(
+    store: &'a dyn TensorStore,
+    name: &str,
+    shape: &[usize],
+) -> Result<alloyforge_types::TensorView<'a>> {
+    let view = shaped(store, name, shape)?;
     if !view.ty.is_plain() {
-        return fault(format!("is of type {}, expected plain numbers", view.ty.name()));
+        let fault = format!("is of type {}, expected plain numbers", view.ty.name());
+        return Err(Error::format(store.label(), format!("tensor `{name}`"), fault));
     }
     Ok(view)
 }
@@ -332,7 +348,11 @@ impl WeightSource for Weights {
             return Ok(Weight { name: format!("{role:?}"), ty: QuantType::F32, rows: 1, cols, data });
         };
         let shape = if role.is_vector() { vec![cols] } else { vec![rows, cols] };
-        let view = plain(&*self.store, &name, &shape)?;
+        let view = if role.is_vector() {
+            plain(&*self.store, &name, &shape)?
+        } else {
+            shaped(&*self.store, &name, &shape)?
+        };
         Ok(Weight { name, ty: view.ty, rows, cols, data: Cow::Borrowed(view.data) })
     }
 }

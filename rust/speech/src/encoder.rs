@@ -8,7 +8,8 @@ use alloyforge_kernels::norm;
 use alloyforge_kernels::pool::Pool;
 use alloyforge_types::{BLOCK_LEN, Batch, BlockId, EmbedSpan, Error, Result, SequenceStep};
 
-use crate::stem::{Stem, numbers};
+use crate::linear::vector;
+use crate::stem::Stem;
 
 /// What an encoder is made of.
 pub struct EncoderParts {
@@ -50,15 +51,7 @@ impl AudioEncoder {
         let (pool, isa) = (Pool::shared(threads)?, Isa::detect());
         let width = layers.spec().hidden_dim;
         let stem = Stem::load(&*store, &prefix, &pool, isa)?;
-        let of_len = |name: &str, len: usize| {
-            let name = format!("{prefix}.{name}");
-            let (values, ..) = numbers(&*store, &name)?;
-            if values.len() != len {
-                let fault = format!("has {} numbers, expected {len}", values.len());
-                return Err(Error::format(store.label(), format!("tensor `{name}`"), fault));
-            }
-            Ok(values)
-        };
+        let of_len = |name: &str, len: usize| vector(&*store, &format!("{prefix}.{name}"), len);
         let positions = of_len("embed_positions.weight", source_len * width)?;
         let norm = [of_len("layer_norm.weight", width)?, of_len("layer_norm.bias", width)?];
         let blocks = source_len.div_ceil(BLOCK_LEN);

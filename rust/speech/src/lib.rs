@@ -14,6 +14,8 @@ mod clips;
 pub mod decode;
 pub mod encoder;
 pub mod flac;
+mod hearing;
+mod linear;
 mod logits;
 pub mod mel;
 mod options;
@@ -28,6 +30,7 @@ mod vocabulary;
 mod words;
 
 pub use encoder::{AudioEncoder, EncoderParts};
+pub use hearing::SoundEncoder;
 pub use options::Options;
 pub use transcriber::{SpeechParts, Transcriber};
 pub use transcript::{Event, Segment, Transcript, Word};

@@ -4,14 +4,14 @@
 //! neighbours in memory: a convolution is a product whose input rows overlap.
 
 use alloyforge_interfaces::TensorStore;
-use alloyforge_kernels::activation::{Activation, activate_plain};
-use alloyforge_kernels::dequant;
-use alloyforge_kernels::disjoint::{Disjoint, PerWorker};
+use alloyforge_kernels::activation::Activation;
 use alloyforge_kernels::isa::Isa;
 use alloyforge_kernels::matrix::Matrix;
 use alloyforge_kernels::pool::Pool;
-use alloyforge_kernels::product::{self, Input, Output, Store};
+use alloyforge_kernels::product::Input;
 use alloyforge_types::{Error, QuantType, Result};
+
+use crate::linear::{Linear, numbers, vector};
 
 /// Frames under a kernel.
 const KERNEL: usize = 3;
@@ -19,8 +19,7 @@ const KERNEL: usize = 3;
 /// A convolution of three frames, with GELU behind it.
 #[derive(Debug)]
 struct Conv {
-    matrix: Matrix,
-    bias: Vec<f32>,
+    linear: Linear,
     channels: usize,
 }
 
@@ -31,26 +30,15 @@ pub(crate) struct Stem {
     second: Conv,
 }
 
-/// The numbers of the plain tensor `name`.
-pub(crate) fn numbers(store: &dyn TensorStore, name: &str) -> Result<(Vec<f32>, QuantType, Vec<usize>)> {
-    let fault = |fault: &str| Error::format(store.label(), format!("tensor `{name}`"), fault);
-    let view = store.tensor(name).ok_or_else(|| fault("is missing"))?;
-    let len = view.shape.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim));
-    let len = len.filter(|n| view.ty.is_plain() && view.ty.row_bytes(*n) == Some(view.data.len()));
-    let mut out = vec![0.0; len.ok_or_else(|| fault("is not of plain numbers"))?];
-    dequant::dequantize(view.ty, view.data, &mut out).map_err(|e| Error::internal(e.to_string()))?;
-    Ok((out, view.ty, view.shape))
-}
-
 impl Conv {
     /// The convolution whose tensors are `name.weight`, `[out, in, 3]`, and `name.bias`.
     fn load(store: &dyn TensorStore, name: &str, pool: &Pool, isa: Isa) -> Result<Self> {
         let (weights, ty, shape) = numbers(store, &format!("{name}.weight"))?;
-        let (bias, ..) = numbers(store, &format!("{name}.bias"))?;
         let &[rows, channels, KERNEL] = &*shape else {
             let fault = format!("has shape {shape:?}, expected three frames");
             return Err(Error::format(store.label(), format!("tensor `{name}.weight`"), fault));
         };
+        let bias = Some(vector(store, &format!("{name}.bias"), rows)?);
         // frame by frame, as the input stands
         let mut data = Vec::with_capacity(weights.len() * 4);
         for row in weights.chunks_exact(channels * KERNEL) {
@@ -60,7 +48,7 @@ impl Conv {
         }
         let shape = (rows, KERNEL * channels);
         let matrix = Matrix::pack(pool, isa, name, shape, QuantType::F32, &data, ty)?;
-        Ok(Self { matrix, bias, channels })
+        Ok(Self { linear: Linear { matrix, bias }, channels })
     }
 
     /// `count` rows of the output, from frames that begin at every `step`-th one of `input`; into `out`,
@@ -76,27 +64,8 @@ impl Conv {
         out: &mut [f32],
         first_row: usize,
     ) -> Result<()> {
-        let rows = self.matrix.rows();
         let input = Input::first(input, step * self.channels, count);
-        let scratch = PerWorker::new(pool.threads(), || {
-            Ok::<_, Error>(vec![0.0; product::scratch_len(self.matrix.cols())])
-        })?;
-        let values = Disjoint::new(out);
-        pool.run(product::num_chunks(rows), |chunk, worker| {
-            let part = product::chunk_rows(chunk, rows);
-            let bias = Some(&*self.bias);
-            let output =
-                Output { values: &values, stride: rows, first_row, first_column: 0, bias, store: Store::Set };
-            let mut scratch = scratch.get(worker);
-            // SAFETY: each chunk has columns of its own.
-            unsafe { product::product(isa, &self.matrix, part.clone(), input, output, &mut scratch) }?;
-            for row in first_row..first_row + count {
-                // SAFETY: as above.
-                let part = unsafe { values.part(row * rows + part.start..row * rows + part.end) };
-                activate_plain(isa, Activation::Gelu, part);
-            }
-            Ok(())
-        })
+        self.linear.run(pool, isa, input, Some(Activation::Gelu), out, first_row)
     }
 }
 
@@ -109,21 +78,20 @@ impl Stem {
 
     /// From a spectrum `[frames, num_mels]` to half as many rows `[frames / 2, width]`.
     pub(crate) fn run(&self, pool: &Pool, isa: Isa, mel: &[f32]) -> Result<Vec<f32>> {
-        let (mels, width) = (self.first.channels, self.first.matrix.rows());
+        let (mels, width) = (self.first.channels, self.first.linear.matrix.rows());
         let frames = mel.len() / mels;
         let mut input = vec![0.0; (frames + 2) * mels];
         input[mels..mels + mel.len()].copy_from_slice(mel);
         let mut middle = vec![0.0; (frames + 2) * width];
         self.first.run(pool, isa, &input, 1, frames, &mut middle, 1)?;
         let rows = frames.div_ceil(2);
-        let mut out = vec![0.0; rows * self.second.matrix.rows()];
+        let mut out = vec![0.0; rows * self.second.linear.matrix.rows()];
         self.second.run(pool, isa, &middle, 2, rows, &mut out, 0)?;
         Ok(out)
     }
 
     /// Bytes of the weights.
     pub(crate) fn bytes(&self) -> usize {
-        let conv = |c: &Conv| c.matrix.bytes() + 4 * c.bias.len();
-        conv(&self.first) + conv(&self.second)
+        self.first.linear.bytes() + self.second.linear.bytes()
     }
 }

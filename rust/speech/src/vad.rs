@@ -16,7 +16,7 @@ use alloyforge_kernels::product::{self, Input, Output, Store};
 use alloyforge_types::{Error, QuantType, Result};
 
 use crate::SAMPLE_RATE;
-use crate::stem::numbers;
+use crate::linear::numbers;
 
 /// Samples of a piece.
 pub const PIECE: usize = 512;

@@ -21,6 +21,7 @@ mod quant_mix;
 mod role;
 mod rope;
 mod sampling;
+mod sound;
 mod spec;
 mod tensor;
 
@@ -37,6 +38,7 @@ pub use quant_mix::{MatrixKind, MatrixPlace, QuantMix};
 pub use role::{ExpertRole, LayerRole, Role};
 pub use rope::{RopeLayout, RopeScaling, RopeSections, RopeSpec, RopeTable};
 pub use sampling::{DryBreaker, DryParams, Mirostat, Priority, SamplingParams, XtcParams};
+pub use sound::{SOUND_HOP, SOUND_RATE, SoundHead, SoundPiece, SoundPieces, SoundSpec};
 pub use spec::{
     Activation, AttentionSpec, CrossSpec, KvGroup, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormKind,
     NormPlacement, QkNorm, RouterOrder,

@@ -31,6 +31,7 @@ struct Template {
     compiled: ChatTemplate,
     /// Whether it knows that a message's content may be a list of parts.
     reads_parts: bool,
+    source: String,
 }
 
 impl Template {
@@ -46,7 +47,17 @@ impl Template {
             ".text",
         ];
         let reads_parts = signs.iter().any(|sign| source.contains(sign));
-        Ok(Self { compiled: ChatTemplate::compile(source)?, reads_parts })
+        Ok(Self { compiled: ChatTemplate::compile(source)?, reads_parts, source: source.to_owned() })
+    }
+
+    /// Whether it takes `messages` as they are: it knows parts, and the place that each item in them
+    /// stands in. One that was written for texts alone would leave items out, or fail.
+    fn takes(&self, messages: &Value, media: Option<&dyn MediaPrompts>) -> bool {
+        let knows = |kind: MediaKind| {
+            let mut all = media.into_iter().flat_map(|m| m.placeholders(kind)).filter(|p| !p.is_empty());
+            all.any(|placeholder| self.source.contains(placeholder.as_str()))
+        };
+        self.reads_parts && kinds(messages).all(knows)
     }
 }
 
@@ -119,7 +130,7 @@ impl Chat {
         check_messages(&chat.messages)?;
         let mut context = self.variables.clone();
         let mut messages = prepare(chat.messages.clone());
-        if !template.reads_parts {
+        if !template.takes(&messages, self.media.as_deref()) {
             join_parts(&mut messages, self.media.as_deref());
         }
         context.insert("messages".into(), messages);
@@ -147,6 +158,13 @@ fn check_messages(messages: &Value) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The kinds of the media in `messages`.
+fn kinds(messages: &Value) -> impl Iterator<Item = MediaKind> {
+    let contents = messages.as_array().into_iter().flatten().filter_map(|m| m.get("content"));
+    let parts = contents.filter_map(Value::as_array).flatten();
+    parts.filter_map(|part| MediaKind::from_name(part.get("type")?.as_str()?))
 }
 
 /// Makes one text, a line a part, of contents that are lists of texts and media, for templates that

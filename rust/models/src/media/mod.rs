@@ -8,6 +8,7 @@
 mod decoder_embedder;
 mod embedder;
 mod fields;
+mod hearing;
 mod layers;
 mod projector;
 mod prompts;
@@ -26,6 +27,8 @@ use vision::{Qwen, Tower};
 
 pub use decoder_embedder::{DecoderEmbedder, EmbedderLimits, last_norm};
 pub use embedder::{Comparison, Embedder, Ranking, SentenceSettings, VisionTask, resolve_embedder};
+pub(crate) use hearing::lacks_text;
+pub use hearing::{Hearing, resolve_hearing, resolve_sound_projector};
 pub use layers::BackendLayers;
 pub use projector::resolve_projector;
 
@@ -62,7 +65,7 @@ const FAMILIES: &[&str] = &[
 
 /// Whether `model_type` is that of a model whose decoder is one half of it.
 pub(crate) fn is_family(model_type: &str) -> bool {
-    FAMILIES.contains(&model_type)
+    FAMILIES.contains(&model_type) || hearing::FAMILIES.contains(&model_type)
 }
 
 /// The text half of a configuration that leaves out what is the default of its own class.
@@ -77,6 +80,10 @@ pub(crate) fn text_defaults(config: &Map<String, Value>) -> Option<Map<String, V
         "mistral" => json!({
             "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
             "num_attention_heads": 32, "vocab_size": 32000,
+        }),
+        "qwen2" => json!({
+            "vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 22016,
+            "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32,
         }),
         "gemma3_text" => json!({
             "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
@@ -104,7 +111,9 @@ pub fn resolve_vision(
 ) -> Result<Option<Vision>> {
     let label = store.label().to_owned();
     let outer = Fields::new(&label, "", config.as_object());
-    let Some(family) = outer.text("model_type")?.filter(|name| is_family(name)) else { return Ok(None) };
+    let Some(family) = outer.text("model_type")?.filter(|name| FAMILIES.contains(name)) else {
+        return Ok(None);
+    };
     // Gemma 3's text models have the name too
     if outer.value("vision_config").is_none() && matches!(family, "gemma3" | "mistral3") {
         return Ok(None);

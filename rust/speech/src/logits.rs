@@ -1,37 +1,58 @@
-//! Sums over a vocabulary, in a form that compilers turn into vector code.
+//! Passes over the logits of a vocabulary.
 
-/// Sums side by side.
-const LANES: usize = 16;
+use std::sync::OnceLock;
 
-/// `e^x` for `x` up to 0, to within 3e-7 of it; 0 far below.
-#[inline(always)]
-fn exp(x: f32) -> f32 {
-    const SHIFT: f32 = 12_582_912.0;
-    let x = if x < -87.0 { -87.0 } else { x };
-    let shifted = x * std::f32::consts::LOG2_E + SHIFT;
-    let n = shifted - SHIFT;
-    let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
-    let mut p = 1.987_569_1e-4;
-    p = p * r + 1.398_199_9e-3;
-    p = p * r + 8.333_452e-3;
-    p = p * r + 4.166_579_6e-2;
-    p = p * r + 1.666_666_5e-1;
-    p = p * r + 0.5;
-    let e = p * r * r + r + 1.0;
-    let bits = (shifted.to_bits() as i32).wrapping_sub(SHIFT.to_bits() as i32).wrapping_add(127);
-    e * f32::from_bits((bits as u32) << 23)
+use alloyforge_kernels::isa::{Isa, Kernel, LANES, Simd};
+
+/// The instruction set that they run on.
+fn isa() -> Isa {
+    static ISA: OnceLock<Isa> = OnceLock::new();
+    *ISA.get_or_init(Isa::detect)
+}
+
+struct Max<'a>(&'a [f32]);
+
+impl Kernel for Max<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        // several apart, so that one comparison need not wait for the last
+        let (groups, rest) = self.0.as_chunks::<{ 4 * LANES }>();
+        let mut most = [s.splat(f32::NEG_INFINITY); 4];
+        for group in groups {
+            for (most, chunk) in most.iter_mut().zip(group.as_chunks::<LANES>().0) {
+                *most = s.max(s.load(chunk), *most);
+            }
+        }
+        let most = s.max(s.max(most[0], most[1]), s.max(most[2], most[3]));
+        rest.iter().copied().fold(s.max_lane(most), f32::max)
+    }
+}
+
+struct SumExp<'a> {
+    values: &'a [f32],
+    most: f32,
+}
+
+impl Kernel for SumExp<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let shift = s.splat(-self.most);
+        let (chunks, rest) = self.values.as_chunks::<LANES>();
+        let mut sum = s.splat(0.0);
+        for chunk in chunks {
+            sum = s.add(sum, s.exp(s.add(s.load(chunk), shift)));
+        }
+        s.sum(sum) + rest.iter().map(|v| (v - self.most).exp()).sum::<f32>()
+    }
 }
 
 /// The largest number; minus infinity of none.
 pub(crate) fn max(values: &[f32]) -> f32 {
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    let mut most = [f32::NEG_INFINITY; LANES];
-    for chunk in chunks {
-        for (m, v) in most.iter_mut().zip(chunk) {
-            *m = if *v > *m { *v } else { *m };
-        }
-    }
-    most.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, f32::max)
+    isa().run(Max(values))
 }
 
 /// `ln(sum(e^x))`; minus infinity where all are.
@@ -40,15 +61,7 @@ pub(crate) fn log_sum_exp(values: &[f32]) -> f32 {
     if most == f32::NEG_INFINITY {
         return most;
     }
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    let mut sums = [0.0; LANES];
-    for chunk in chunks {
-        for (sum, v) in sums.iter_mut().zip(chunk) {
-            *sum += exp(v - most);
-        }
-    }
-    let sum: f32 = sums.into_iter().chain(rest.iter().map(|v| exp(v - most))).sum();
-    most + sum.ln()
+    most + isa().run(SumExp { values, most }).ln()
 }
 
 /// The index of the largest number, the lowest of equal ones; 0 where none is larger than minus infinity.
@@ -59,15 +72,23 @@ pub(crate) fn argmax(values: &[f32]) -> usize {
 
 /// The `count` largest numbers with their indices, largest first, lower indices first among equals.
 pub(crate) fn top(values: &[f32], count: usize) -> Vec<(usize, f32)> {
+    /// Numbers that are passed over together where none is large enough.
+    const GROUP: usize = 256;
     let mut best: Vec<(usize, f32)> = Vec::with_capacity(count + 1);
     let mut least = f32::NEG_INFINITY;
-    for (i, &v) in values.iter().enumerate() {
-        if v > least {
-            let place = best.partition_point(|(_, b)| *b >= v);
-            best.insert(place, (i, v));
-            best.truncate(count);
-            if best.len() == count {
-                least = best[count - 1].1;
+    for (g, group) in values.chunks(GROUP).enumerate() {
+        // NaN is never among the best
+        if max(group) <= least {
+            continue;
+        }
+        for (i, &v) in group.iter().enumerate() {
+            if v > least {
+                let place = best.partition_point(|(_, b)| *b >= v);
+                best.insert(place, (g * GROUP + i, v));
+                best.truncate(count);
+                if best.len() == count {
+                    least = best[count - 1].1;
+                }
             }
         }
     }

@@ -133,6 +133,31 @@ def test_chats_with_sounds() -> None:
         assert session.chat(messages, **GREEDY).tokens == want.tokens
 
 
+def test_conversations_keep_sounds(tmp_path: pathlib.Path) -> None:
+    """What was said is kept with the conversation, whatever becomes of its file."""
+    with open_folder(REFERENCE / "qwen2_audio") as session:
+        path = shutil.copy(CLIPS[0], tmp_path / "said.wav")
+        samples = af.load_audio(CLIPS[1])
+        turns: list[Any] = [
+            {"role": "user", "content": [{"type": "audio", "audio": path}]},
+            {"role": "user", "content": [{"type": "audio", "audio": (samples, 16_000)}]},
+        ]
+        talk = session.conversation("fox")
+        talk.send(turns[0], **GREEDY)
+        pathlib.Path(path).write_bytes(b"something else")
+        told = talk.messages
+        want = talk.send(turns[1], **GREEDY)
+        assert want.usage.cached_tokens >= 32
+        shutil.copy(CLIPS[0], path)
+        system = {"role": "system", "content": "fox"}
+        answer = {"role": "assistant", "content": told[-1]["content"]}
+        assert session.chat([system, turns[0], answer, turns[1]], **GREEDY).tokens == want.tokens
+        talk.save(tmp_path / "talk")
+        other = session.conversation()
+        other.restore(tmp_path / "talk")
+        assert other.messages == talk.messages
+
+
 def test_a_template_without_media_gets_the_placeholder() -> None:
     template = "{% for m in messages %}{{ m['content'] | trim }}{% endfor %}{# is string #}"
     with open_folder(REFERENCE / "ultravox") as session:

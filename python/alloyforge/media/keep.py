@@ -15,20 +15,29 @@ from typing import Any
 import numpy as np
 
 from alloyforge.errors import invalid
+from alloyforge.media.audio import load_audio
 from alloyforge.media.images import pillow, read_file, read_image
 from alloyforge.media.loader import LOCAL
+from alloyforge.media.wav import to_wav
 
-_ADDRESSES = {"image": "image_url", "video": "video_url", "image_url": "image_url", "video_url": "video_url"}
+_ADDRESSES = {
+    "image": "image_url",
+    "video": "video_url",
+    "audio": "audio_url",
+    "image_url": "image_url",
+    "video_url": "video_url",
+    "audio_url": "audio_url",
+}
 
 
 def settled(message: Any, where: str) -> Any:
-    """A copy of `message` whose pictures and videos are `data:` addresses.
+    """A copy of `message` whose pictures, videos and sounds are `data:` addresses.
 
     Frames handed over as an `alloyforge.Video` stay as they are: they have no file to be kept as.
 
     Raises:
         FileNotFoundError: there is no such file.
-        MediaError: a picture or video that cannot be read.
+        MediaError: a picture, video or sound that cannot be read.
     """
     content = message.get("content") if isinstance(message, Mapping) else None
     if not isinstance(content, Sequence) or isinstance(content, (str, bytes)):
@@ -73,6 +82,8 @@ def _part(part: Any, where: str) -> Any:
         file = io.BytesIO()
         read_image(item, where).save(file, "PNG", compress_level=1)
         data = file.getvalue()
+    elif kind == "audio" and isinstance(item, tuple):
+        data = to_wav(load_audio(item, item=where))
     else:
         return part
     name = _ADDRESSES[kind]

@@ -44,6 +44,15 @@ def decode_wav(data: bytes, item: str, max_samples: int) -> tuple[npt.NDArray[np
     raise media_error(item, "is a WAV without sound")
 
 
+def to_wav(samples: npt.NDArray[np.float32]) -> bytes:
+    """Mono samples at 16 kHz as a file of the same numbers."""
+    data = samples.astype("<f4").tobytes()
+    layout = struct.pack("<HHIIHH", _FLOAT, 1, 16_000, 64_000, 4, 32)
+    body = b"WAVE" + b"fmt " + struct.pack("<I", len(layout)) + layout
+    body += b"data" + struct.pack("<I", len(data)) + data
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
 def _layout(chunk: bytes, item: str) -> tuple[int, int, int, int]:
     """The kind of numbers, channels, rate and bits."""
     if len(chunk) < 16:

@@ -72,6 +72,17 @@ def clip(path: pathlib.Path, sentences: list[str], voice: str, pauses: list[floa
         file.setsampwidth(2)
         file.setframerate(rate)
         file.writeframes(b"".join(parts))
+    # at the rate that models hear, so that nobody's resampler has a say
+    import numpy as np
+
+    import alloyforge as af
+
+    samples = (af.load_audio(path) * 32767).round().astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(np.ascontiguousarray(samples).tobytes())
 
 
 def make_clips(folder: pathlib.Path) -> dict[str, pathlib.Path]:

@@ -28,6 +28,7 @@ test: lint lint-cuda test-rust test-python
 lint: build
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy -p alloyforge-engine --features inject-faults --test faults -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
@@ -47,6 +48,7 @@ endif
 test-rust: $(READY)
 	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace; \
 	else cargo test --workspace --lib --bins --tests; fi
+	cargo test -p alloyforge-engine --features inject-faults --test faults
 	cargo test --workspace --doc
 
 test-python: build

@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 """Measure many requests at once on one session.
 
-usage: serving.py MODEL.gguf [--what throughput,mixed,prefix,speculation,soak] [--seconds 1200] [--repeat 3]
+usage: serving.py MODEL.gguf [--what throughput,share,mixed,prefix,speculation,soak] [--seconds 1200]
+                  [--repeat 3]
 
 throughput   tokens a second of 1, 16 and 64 sequences that decode together
+share        the engine's own share of a step of 16 sequences (scheduling, drawing, delivery), by how
+             tokens are drawn
 mixed        Poisson arrivals with prompts of 16 to 2,000 tokens: the gap between two tokens of a running
              answer while other prompts are read, its 95th percentile against its median
 prefix       time to the first token of a prompt with a head of 2,000 tokens, cold and warm
@@ -56,6 +59,29 @@ def throughput(model: str, repeat: int) -> None:
                 if turn:
                     rates.append(count * (tokens - 1) / seconds)
             print(f"throughput, {count} sequences: {median(rates)} tokens/s", flush=True)
+
+
+def share(model: str, repeat: int) -> None:
+    ways: dict[str, dict[str, Any]] = {
+        "greedy": {"temperature": 0.0},
+        "temperature 1": {"temperature": 1.0, "seed": 3},
+        "top_p 0.95": {"temperature": 0.8, "top_p": 0.95, "seed": 3},
+        "top_k 50, top_p 0.95": {"temperature": 0.8, "top_k": 50, "top_p": 0.95, "seed": 3},
+        "min_p 0.05": {"temperature": 0.8, "min_p": 0.05, "seed": 3},
+    }
+    with af.Session(model, context_len=512) as session:
+        prompts = [text(session, 16, i) for i in range(16)]
+        session.generate_batch(prompts, progress=False, max_tokens=8, **GREEDY)
+        for way, said in ways.items():
+            shares, steps = [], []
+            for _ in range(repeat):
+                before = session.stats()
+                session.generate_batch(prompts, progress=False, max_tokens=64, ignore_eos=True, **said)
+                after = session.stats()
+                busy = after.busy_seconds - before.busy_seconds
+                shares.append(100 * (1 - (after.model_seconds - before.model_seconds) / busy))
+                steps.append(1e3 * busy / (after.steps - before.steps))
+            print(f"share, 16 sequences, {way}: {median(shares)} % of {median(steps)} ms a step", flush=True)
 
 
 def mixed(model: str, seconds: float) -> None:
@@ -176,6 +202,8 @@ def soak(model: str, seconds: float) -> None:
         for i in range(48):
             said: dict[str, Any] = {"max_tokens": numbers.randint(1, 40), "ignore_eos": True}
             said |= {"temperature": 0.0} if i % 2 else {"temperature": 0.9, "top_p": 0.95, "seed": i}
+            if i % 6 == 5:
+                said["regex"] = "[a-z]{2,9}( [a-z]{2,9}){1,4}[.]"
             head = text(session, 96, i % 3) if i % 3 else []
             requests.append((head + text(session, numbers.randint(1, 300), i), said))
         want = [session.generate(prompt, **said).tokens for prompt, said in requests]
@@ -267,7 +295,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model")
-    parser.add_argument("--what", default="throughput,mixed,prefix,speculation")
+    parser.add_argument("--what", default="throughput,share,mixed,prefix,speculation")
     parser.add_argument(
         "--seconds", type=float, default=1200.0, help="of the soak; a twentieth of it for mixed"
     )
@@ -278,6 +306,8 @@ def main() -> None:
         match what:
             case "throughput":
                 throughput(model, repeat)
+            case "share":
+                share(model, repeat)
             case "mixed":
                 mixed(model, arguments.seconds / 20)
             case "prefix":
@@ -287,7 +317,7 @@ def main() -> None:
             case "soak":
                 soak(model, arguments.seconds)
             case _:
-                parser.error(f"{what!r} is none of throughput, mixed, prefix, speculation, soak")
+                parser.error(f"{what!r} is none of throughput, share, mixed, prefix, speculation, soak")
 
 
 if __name__ == "__main__":

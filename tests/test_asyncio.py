@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import pathlib
 import threading
 from typing import Any
 
@@ -28,17 +30,40 @@ def test_the_same_answers(session: af.Session) -> None:
     settle(session)
 
 
-def test_no_thread_a_request(session: af.Session) -> None:
-    before = threading.active_count()
+def test_a_thousand_that_wait(tiny_path: pathlib.Path) -> None:
+    """They take no thread, and memory for little more than their tokens."""
+    with af.Session(tiny_path, threads=1, max_batch=2) as session:
+        session.generate(PROMPT, **NOISE)
+        threads, memory = num_threads(), resident()
 
-    async def main() -> int:
-        tasks = [asyncio.create_task(session.agenerate(PROMPT, **NOISE)) for _ in range(200)]
-        await asyncio.sleep(0.01)
-        during = threading.active_count()
-        await asyncio.gather(*tasks)
-        return during
+        async def main() -> tuple[int, int, int]:
+            tasks = [asyncio.create_task(session.agenerate(PROMPT * 5, **NOISE)) for _ in range(1000)]
+            await asyncio.sleep(0)
+            waiting, during = session.stats().waiting, num_threads()
+            grown = resident() - memory
+            answers = await asyncio.gather(*tasks)
+            assert all(a.tokens == answers[0].tokens for a in answers)
+            return waiting, during, grown
 
-    assert asyncio.run(main()) == before
+        waiting, during, grown = asyncio.run(main())
+        assert waiting > 800
+        assert during == threads
+        assert grown < 50_000_000
+        settle(session)
+
+
+def num_threads() -> int:
+    """Threads of this process, the core's own among them where the system tells."""
+    tasks = pathlib.Path("/proc/self/task")
+    return len(list(tasks.iterdir())) if tasks.exists() else threading.active_count()
+
+
+def resident() -> int:
+    """Bytes that this process holds; 0 where the system does not tell."""
+    try:
+        return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def test_a_stream(session: af.Session) -> None:

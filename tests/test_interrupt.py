@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ what = {
     "generate": lambda: session.generate([10], **options),
     "stream": lambda: [None for _ in session.stream([10], **options)],
     "batch": lambda: session.generate_batch([[10], [11]], **options),
+    "prompt": lambda: session.generate(list(range(100, 4000)), **options),
 }[sys.argv[2]]
 options = dict(max_tokens=250, ignore_eos=True, temperature=0)
 print("ready", flush=True)
@@ -35,10 +35,12 @@ print("after", len(session.generate([10], max_tokens=3, ignore_eos=True).tokens)
 """
 
 
-@pytest.mark.parametrize("what", ["generate", "stream", "batch"])
-def test_ctrl_c(tiny_path: pathlib.Path, what: str) -> None:
+@pytest.mark.parametrize("what", ["generate", "stream", "batch", "prompt"])
+def test_ctrl_c(request: pytest.FixtureRequest, what: str) -> None:
+    # A long prompt takes a model that is busy with it for seconds.
+    model = request.getfixturevalue("smollm2" if what == "prompt" else "tiny_path")
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tiny_path), what],
+        [sys.executable, "-c", SCRIPT, str(model), what],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -47,5 +49,5 @@ def test_ctrl_c(tiny_path: pathlib.Path, what: str) -> None:
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert (out, err, process.returncode) == ("after 3\n", "", 0)

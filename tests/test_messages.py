@@ -62,12 +62,6 @@ def test_tools() -> None:
     assert checked_tools([], "auto") is None
 
 
-@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
-def test_a_choice_that_cannot_be_forced_is_refused(choice: object) -> None:
-    with pytest.raises(InvalidRequestError, match=r"tool_choice: .*not supported"):
-        checked_tools([TOOL], choice)
-
-
 @pytest.mark.parametrize("tools", [[{}], ["weather"], [{"function": {"name": 3}}], TOOL])
 def test_a_tool_without_a_name_is_refused(tools: Any) -> None:
     with pytest.raises(InvalidRequestError, match="tools"):

@@ -87,13 +87,6 @@ def test_an_unknown_name(shared: af.Session, value: Any) -> None:
         af.probabilities(FOUR, **options)
 
 
-@pytest.mark.parametrize("name", ["schema", "regex", "grammar"])
-def test_constraints_are_refused(shared: af.Session, name: str) -> None:
-    options: Any = {name: "{}"}
-    with pytest.raises(af.InvalidRequestError, match=f"{name}: is not supported by this version"):
-        shared.generate([10, 11, 12], **options)
-
-
 CASES: list[tuple[dict[str, Any], list[float]]] = [
     ({}, [0.1, 0.2, 0.3, 0.4]),
     ({"temperature": 0}, [0, 0, 0, 1]),

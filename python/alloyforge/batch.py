@@ -8,6 +8,7 @@ from typing import Any
 
 from alloyforge import _native
 from alloyforge.errors import QueueFullError
+from alloyforge.forms import parser_of, with_parser
 from alloyforge.progress import ProgressBar
 from alloyforge.results import Completion
 
@@ -76,4 +77,5 @@ def _run(
             for request in requests.values():
                 request.cancel()
             raise
-    return [answers[tag] for tag in range(len(prompts))]
+    parse = parser_of(sampling)
+    return [with_parser(answers[tag], parse) for tag in range(len(prompts))]

@@ -8,12 +8,12 @@ import os
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from alloyforge import _native
 from alloyforge.errors import invalid
 from alloyforge.media.keep import check_kept, settled
-from alloyforge.messages import Media, Message, Tool, checked_messages
+from alloyforge.messages import Media, Message, Tool, ToolChoice, checked_messages
 from alloyforge.results import ChatCompletion, Completion
 from alloyforge.stream import ChatReading, Stream
 
@@ -70,7 +70,7 @@ class Conversation:
         content: Content,
         *,
         tools: Sequence[Tool] | None = None,
-        tool_choice: Literal["auto", "none"] = "auto",
+        tool_choice: ToolChoice = "auto",
         **sampling: Unpack[Sampling],
     ) -> ChatCompletion:
         """Says something and gives the answer.
@@ -78,7 +78,7 @@ class Conversation:
         Args:
             content: A user's text, a message, or several: the results of tools, say.
             tools: Functions that the model may ask to have called.
-            tool_choice: Whether the model is told of them.
+            tool_choice: As in `Session.chat`.
             **sampling: How tokens are drawn: see `alloyforge.Sampling`.
 
         Raises:
@@ -88,7 +88,7 @@ class Conversation:
         """
         prompt, turn = self._begin(content, tools, tool_choice)
         try:
-            request = self._session._submit(prompt, sampling, reading=turn, conversation=self._kept)
+            request = self._session._submit(prompt, sampling, turn, conversation=self._kept)
             return turn.completion(_whole(request.wait()))
         finally:
             self._end(turn)
@@ -98,15 +98,13 @@ class Conversation:
         content: Content,
         *,
         tools: Sequence[Tool] | None = None,
-        tool_choice: Literal["auto", "none"] = "auto",
+        tool_choice: ToolChoice = "auto",
         **sampling: Unpack[Sampling],
     ) -> Stream[ChatCompletion]:
         """As `send`, giving the answer while it is written."""
         prompt, turn = self._begin(content, tools, tool_choice)
         try:
-            request = self._session._submit(
-                prompt, sampling, stream=True, reading=turn, conversation=self._kept
-            )
+            request = self._session._submit(prompt, sampling, turn, stream=True, conversation=self._kept)
         except BaseException:
             self._end(turn)
             raise
@@ -119,7 +117,7 @@ class Conversation:
         content: Content,
         *,
         tools: Sequence[Tool] | None = None,
-        tool_choice: Literal["auto", "none"] = "auto",
+        tool_choice: ToolChoice = "auto",
         **sampling: Unpack[Sampling],
     ) -> ChatCompletion:
         """As `send`, on asyncio. Cancelling the task cancels the turn."""
@@ -134,7 +132,7 @@ class Conversation:
         content: Content,
         *,
         tools: Sequence[Tool] | None = None,
-        tool_choice: Literal["auto", "none"] = "auto",
+        tool_choice: ToolChoice = "auto",
         **sampling: Unpack[Sampling],
     ) -> AsyncStream[ChatCompletion]:
         """As `stream`, on asyncio."""
@@ -208,7 +206,7 @@ class Conversation:
         self.close()
 
     def _begin(
-        self, content: Content, tools: Sequence[Tool] | None, tool_choice: str
+        self, content: Content, tools: Sequence[Tool] | None, tool_choice: ToolChoice
     ) -> tuple[_native.Prompt, _Turn]:
         if isinstance(content, str):
             said: list[Any] = [{"role": "user", "content": content}]
@@ -249,7 +247,7 @@ class _Turn(ChatReading):
     """The reading of a turn's answer, which becomes part of the conversation at its end."""
 
     def __init__(self, conversation: Conversation, said: list[dict[str, Any]], reading: ChatReading) -> None:
-        super().__init__(reading.make, reading.has_special_text)
+        super().__init__(reading.make, reading.has_special_text, reading.grammar)
         self.said = said
         self.request: weakref.ref[Any] | None = None
         """The stream that brings the answer, where it is streamed."""

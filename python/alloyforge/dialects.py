@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from alloyforge.answers import AnswerReader
+from alloyforge.forms import Mark, harmony_call, json_call, mistral_call
 from alloyforge.harmony import HarmonyReader
 from alloyforge.mistral import MistralReader
 
@@ -32,13 +33,16 @@ class Dialect:
     """Makes a reader, from the prompt's text and the tools that were offered."""
     has_special_text: bool
     """Whether the marks are special tokens, which an answer's text leaves out otherwise."""
+    call: Callable[[Mark, str, str, Sequence[Mapping[str, Any]]], str]
+    """The grammar of an answer that calls one of some tools, from how marks are spelled, the template's
+    source and the prompt's text."""
 
 
-_PLAIN = Dialect(AnswerReader, has_special_text=False)
+_PLAIN = Dialect(AnswerReader, has_special_text=False, call=json_call)
 _BY_MARK = (
-    ("<|channel|>", Dialect(HarmonyReader, has_special_text=True)),
-    ("[TOOL_CALLS]", Dialect(MistralReader, has_special_text=True)),
-    ("[THINK]", Dialect(MistralReader, has_special_text=True)),
+    ("<|channel|>", Dialect(HarmonyReader, has_special_text=True, call=harmony_call)),
+    ("[TOOL_CALLS]", Dialect(MistralReader, has_special_text=True, call=mistral_call)),
+    ("[THINK]", Dialect(MistralReader, has_special_text=True, call=mistral_call)),
 )
 
 

@@ -7,13 +7,15 @@ import binascii
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from alloyforge.errors import invalid
 from alloyforge.media.loader import LOCAL
 
 Message = Mapping[str, Any]
 Tool = Mapping[str, Any]
+ToolChoice = Literal["auto", "none", "required"] | Mapping[str, Any]
+"""Whether tools are offered, and whether one is to be called."""
 
 _KINDS = {
     "image_url": "image",
@@ -63,10 +65,8 @@ def checked_tools(tools: Sequence[Tool] | None, tool_choice: object) -> list[dic
     """Copies of the tools that a template is told of.
 
     Raises:
-        InvalidRequestError: a tool of another shape; a `tool_choice` that this version cannot force.
+        InvalidRequestError: a tool of another shape.
     """
-    if tool_choice not in ("auto", "none", None):
-        raise invalid("tool_choice", f"{tool_choice!r} is not supported by this version: 'auto' or 'none'")
     if tools is None or tool_choice == "none":
         return None
     if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Sequence):

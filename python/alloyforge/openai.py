@@ -154,9 +154,25 @@ def _sampling(fields: dict[str, Any]) -> dict[str, Any]:
             sampling["logit_bias"] = {int(token): float(bias) for token, bias in biases.items()}
         except (AttributeError, TypeError, ValueError):
             raise invalid("logit_bias", "must be an object from token ids to numbers") from None
-    if fields.get("response_format") == {"type": "text"}:
-        del fields["response_format"]
+    if "response_format" in fields:
+        _take_format(fields, sampling)
     return sampling
+
+
+def _take_format(fields: dict[str, Any], sampling: dict[str, Any]) -> None:
+    """The form that an answer is asked to keep to."""
+    asked = fields.pop("response_format")
+    kind = asked.get("type") if isinstance(asked, Mapping) else None
+    if kind == "json_schema":
+        named = asked.get("json_schema")
+        schema = named.get("schema") if isinstance(named, Mapping) else None
+        if not isinstance(schema, Mapping):
+            raise invalid("response_format.json_schema.schema", "must be an object")
+        sampling["schema"] = schema
+    elif kind == "json_object":
+        sampling["schema"] = {"type": "object"}
+    elif kind != "text":
+        raise invalid("response_format.type", f"{kind!r} is none of 'text', 'json_object', 'json_schema'")
 
 
 def _refuse_rest(fields: Mapping[str, Any]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -87,6 +89,21 @@ class Completion:
     timings: Timings
     others: list[Completion] = field(default_factory=list, repr=False)
     """With `n > 1`, the choices after this one."""
+    parse: Callable[[str], Any] | None = field(default=None, repr=False, compare=False)
+    """With `schema=`, what makes `parsed` of the text."""
+
+    @cached_property
+    def parsed(self) -> Any:
+        """With `schema=`, the object that the answer is: of a pydantic model where that was the schema.
+
+        `None` without a schema, and where the answer was cut off before its end.
+
+        Raises:
+            ValueError: a stop text cut the answer, or a validator of a pydantic model refuses it.
+        """
+        if self.parse is None or self.finish_reason != "stop":
+            return None
+        return self.parse(self.text)
 
     @property
     def choices(self) -> list[Completion]:
@@ -206,6 +223,12 @@ class SessionStats:
     """Tokens that were guessed and computed beside those before them, with `draft=`."""
     accepted_tokens: int = 0
     """Those of them that turned out right."""
+    steps: int = 0
+    """Steps computed, each for all requests that took part."""
+    busy_seconds: float = 0.0
+    """How long the engine was at work on steps."""
+    model_seconds: float = 0.0
+    """Which of it the model took; the rest is scheduling, drawing and delivery."""
 
 
 @dataclass(frozen=True, slots=True)

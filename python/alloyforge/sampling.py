@@ -8,7 +8,7 @@ that nothing was said.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 
 class Sampling(TypedDict, total=False):
@@ -76,3 +76,10 @@ class Sampling(TypedDict, total=False):
     """Who goes first."""
     timeout: float | None
     """Seconds after which the request fails with `RequestTimeout`."""
+    schema: Mapping[str, Any] | str | bool | type | None
+    """A JSON Schema that the answer is JSON of, as a dictionary, as JSON, or as a pydantic model; the object
+    is the completion's `parsed`. What cannot be kept to is an error."""
+    regex: str | None
+    """A regular expression that the whole answer matches."""
+    grammar: str | None
+    """A grammar of the answer, in llguidance's dialect of Lark, which begins with the rule `start`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -14,9 +15,10 @@ from alloyforge.batch import run_batch
 from alloyforge.conversation import Conversation
 from alloyforge.dialects import dialect_of
 from alloyforge.errors import invalid, not_supported
+from alloyforge.forms import forced
 from alloyforge.media.audio import Audio
 from alloyforge.media.prepare import Preparer
-from alloyforge.messages import Media, Message, Tool, checked_messages, checked_tools
+from alloyforge.messages import Media, Message, Tool, ToolChoice, checked_messages, checked_tools
 from alloyforge.models import find_model
 from alloyforge.results import (
     ChatCompletion,
@@ -171,7 +173,10 @@ class Session:
         if self._speech is not None and audio is not None:
             _refuse(images=images, videos=videos)
             return self._speech.complete(prompt, audio, sampling)
-        return self._submit(self._prompt(prompt, images, audio, videos), sampling).wait()
+        reading = TextReading()
+        return reading.completion(
+            self._submit(self._prompt(prompt, images, audio, videos), sampling, reading).wait()
+        )
 
     def generate_batch(
         self,
@@ -206,14 +211,15 @@ class Session:
     ) -> Stream[Completion]:
         """As `generate`, giving the answer while it is written."""
         given = self._prompt(prompt, images, audio, videos)
-        return Stream(self._submit(given, sampling, stream=True), TextReading())
+        reading = TextReading()
+        return Stream(self._submit(given, sampling, reading, stream=True), reading)
 
     def chat(
         self,
         messages: Sequence[Message],
         *,
         tools: Sequence[Tool] | None = None,
-        tool_choice: Literal["auto", "none"] = "auto",
+        tool_choice: ToolChoice = "auto",
         template: str | None = None,
         **sampling: Unpack[Sampling],
     ) -> ChatCompletion:
@@ -223,7 +229,9 @@ class Session:
             messages: OpenAI's dictionaries. Content may be parts: `text`, `image_url` and `video_url`
                 with a `data:` address, and `image` and `video` with what `generate` takes.
             tools: Functions that the model may ask to have called.
-            tool_choice: Whether the model is told of them.
+            tool_choice: `auto`, `none` (the model is not told of them), `required`, or
+                `{"type": "function", "function": {"name": …}}`. The latter two make the answer one call, as
+                the model writes calls, whose arguments keep to the function's `parameters`.
             template: A chat template in place of the model's own.
             **sampling: How tokens are drawn: see `alloyforge.Sampling`.
 
@@ -233,20 +241,20 @@ class Session:
             ContextLengthError: the conversation does not fit the context.
         """
         prompt, reading = self._chat(messages, tools, tool_choice, template)
-        return reading.completion(self._submit(prompt, sampling, reading=reading).wait())
+        return reading.completion(self._submit(prompt, sampling, reading).wait())
 
     def stream_chat(
         self,
         messages: Sequence[Message],
         *,
         tools: Sequence[Tool] | None = None,
-        tool_choice: Literal["auto", "none"] = "auto",
+        tool_choice: ToolChoice = "auto",
         template: str | None = None,
         **sampling: Unpack[Sampling],
     ) -> Stream[ChatCompletion]:
         """As `chat`, giving the answer while it is written."""
         prompt, reading = self._chat(messages, tools, tool_choice, template)
-        return Stream(self._submit(prompt, sampling, stream=True, reading=reading), reading)
+        return Stream(self._submit(prompt, sampling, reading, stream=True), reading)
 
     def conversation(self, system: str | None = None, *, template: str | None = None) -> Conversation:
         """A chat that remembers what was said and keeps what was computed of it between turns.
@@ -294,7 +302,7 @@ class Session:
         messages: Sequence[Message],
         *,
         tools: Sequence[Tool] | None = None,
-        tool_choice: Literal["auto", "none"] = "auto",
+        tool_choice: ToolChoice = "auto",
         template: str | None = None,
         **sampling: Unpack[Sampling],
     ) -> ChatCompletion:
@@ -307,7 +315,7 @@ class Session:
         messages: Sequence[Message],
         *,
         tools: Sequence[Tool] | None = None,
-        tool_choice: Literal["auto", "none"] = "auto",
+        tool_choice: ToolChoice = "auto",
         template: str | None = None,
         **sampling: Unpack[Sampling],
     ) -> AsyncStream[ChatCompletion]:
@@ -573,17 +581,27 @@ class Session:
         self,
         messages: Sequence[Message],
         tools: Sequence[Tool] | None,
-        tool_choice: str,
+        tool_choice: ToolChoice,
         template: str | None,
     ) -> tuple[_native.Prompt, ChatReading]:
         offered = checked_tools(tools, tool_choice)
+        called = forced(offered, tool_choice)
         media = Media()
         checked = checked_messages(messages, media)
         items = self._preparer.items(**media.lists())
         prompt = self._core.chat_prompt(checked, offered, template, items)
-        dialect = dialect_of(template or self._template)
+        source = template or self._template or ""
+        dialect = dialect_of(source)
         reader = dialect.reader
-        return prompt, ChatReading(lambda: reader(prompt.text, offered or ()), dialect.has_special_text)
+        grammar = dialect.call(self._mark, source, prompt.text, called) if called else None
+        return prompt, ChatReading(
+            lambda: reader(prompt.text, offered or ()), dialect.has_special_text, grammar
+        )
+
+    def _mark(self, text: str) -> str:
+        """A mark of a chat template in a grammar."""
+        tokens = self._core.tokenize(text, special=True, add_bos=False)
+        return f"<[{tokens[0]}]>" if len(tokens) == 1 else json.dumps(text)
 
     def _prompt(
         self, prompt: Prompt, images: object, audio: object, videos: object
@@ -604,14 +622,17 @@ class Session:
         self,
         prompt: Prompt | _native.Prompt,
         sampling: Mapping[str, Any],
+        reading: Reading[Any],
         *,
         stream: bool = False,
-        reading: ChatReading | None = None,
         conversation: _native.Conversation | None = None,
     ) -> _native.Request:
-        special_text = reading is not None and reading.has_special_text
         return self._core.submit(
-            prompt, sampling, stream=stream, special_text=special_text, conversation=conversation
+            prompt,
+            reading.prepare(sampling),
+            stream=stream,
+            special_text=reading.has_special_text,
+            conversation=conversation,
         )
 
     def _asubmit(
@@ -627,7 +648,7 @@ class Session:
         tag = post.new_tag()
         request = self._core.submit(
             prompt,
-            sampling,
+            reading.prepare(sampling),
             stream=stream,
             bell=post.bell,
             tag=tag,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from alloyforge.errors import invalid
+from alloyforge.forms import check_alone, parser_of, with_parser
 from alloyforge.results import ChatCompletion, Chunk, Completion
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ class Reading(Protocol[C]):
     def has_special_text(self) -> bool:
         """Whether the text of special tokens is wanted too."""
 
+    def prepare(self, sampling: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the request is submitted with, of what the caller said."""
+
     def chunk(self, chunk: Chunk) -> Chunk:
         """What the caller sees of a chunk."""
 
@@ -42,6 +46,14 @@ class TextReading:
 
     has_special_text = False
 
+    def __init__(self) -> None:
+        self._parse: Callable[[str], Any] | None = None
+
+    def prepare(self, sampling: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the request is submitted with: what was said."""
+        self._parse = parser_of(sampling)
+        return sampling
+
     def chunk(self, chunk: Chunk) -> Chunk:
         """The chunk itself."""
         return chunk
@@ -52,7 +64,7 @@ class TextReading:
 
     def completion(self, completion: Completion) -> Completion:
         """The completion itself."""
-        return completion
+        return with_parser(completion, self._parse)
 
 
 class ChatReading:
@@ -61,12 +73,25 @@ class ChatReading:
     Args:
         make: Makes the reader of one answer.
         has_special_text: Whether it reads the text of special tokens too.
+        grammar: What the answer keeps to where a call is forced.
     """
 
-    def __init__(self, make: Callable[[], Reader], has_special_text: bool = False) -> None:
+    def __init__(
+        self, make: Callable[[], Reader], has_special_text: bool = False, grammar: str | None = None
+    ) -> None:
         self.has_special_text = has_special_text
         self.make = make
+        self.grammar = grammar
+        self._parse: Callable[[str], Any] | None = None
         self._readers: dict[int, Reader] = {}
+
+    def prepare(self, sampling: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the request is submitted with: what was said, and the grammar of a call that is forced."""
+        self._parse = parser_of(sampling)
+        if self.grammar is None:
+            return sampling
+        check_alone(sampling)
+        return {**sampling, "grammar": self.grammar}
 
     def chunk(self, chunk: Chunk) -> Chunk:
         """The chunk with what is certain by now."""
@@ -88,7 +113,7 @@ class ChatReading:
     def completion(self, completion: Completion) -> ChatCompletion:
         """The answer taken apart, each choice by itself."""
         first, *others = [self._read(i, choice) for i, choice in enumerate(completion.choices)]
-        return replace(first, others=list(others))
+        return with_parser(replace(first, others=list(others)), self._parse)
 
     def _read(self, index: int, completion: Completion) -> ChatCompletion:
         reader = self.make()
@@ -141,6 +166,10 @@ class Stream(Generic[C]):
     def cancel(self) -> None:
         """Ends the request; the iteration ends soon, with the finish reason `cancelled`."""
         self._request.cancel()
+
+    def close(self) -> None:
+        """As `cancel`."""
+        self.cancel()
 
     @property
     def is_over(self) -> bool:

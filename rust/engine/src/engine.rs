@@ -11,6 +11,7 @@ use alloyforge_interfaces::{Encoder, MemoryUse, Model, Tokenizer};
 use alloyforge_types::{Error, KvType, ModelSpec, Result, SamplingParams};
 
 use crate::command::{Command, JobId, Transfer};
+use crate::constraint::{Constraints, Guide};
 use crate::draft::guesser::Guesser;
 use crate::draft::model::{MOST_SEQUENCES, ModelDrafter};
 use crate::handle::Outbox;
@@ -71,6 +72,7 @@ pub struct Engine {
     facts: ModelFacts,
     guesses: Guesses,
     max_queue: usize,
+    constraints: Constraints,
     /// Where media are encoded, where the model takes any.
     desk: Option<Desk>,
     epoch: Instant,
@@ -164,6 +166,7 @@ impl Engine {
             thread: Mutex::new(Some(thread)),
             is_closed: AtomicBool::new(false),
             next_job: AtomicU64::new(0),
+            constraints: Constraints::new(Arc::clone(&tokenizer), facts.spec.vocab_size),
             tokenizer,
             facts,
             guesses,
@@ -221,7 +224,11 @@ impl Engine {
             stop_tokens.extend_from_slice(self.tokenizer.eos());
         }
         let seed = request.sampling.seed.unwrap_or_else(system_seed);
-        let choices = (0..request.n as u64).map(|i| {
+        let guides: Vec<Option<Guide>> = match &request.constraint {
+            Some(form) => self.constraints.guides(form, request.n)?.into_iter().map(Some).collect(),
+            None => (0..request.n).map(|_| None).collect(),
+        };
+        let choices = (0..).zip(guides).map(|(i, guide)| {
             let seed = derive_seed(seed, i);
             let sampling = SamplingParams { seed: Some(seed), ..request.sampling.clone() };
             let vocab_size = self.facts.spec.vocab_size;
@@ -233,7 +240,7 @@ impl Engine {
                 Guesses::FromText => Some(Guesser::from_text()),
                 Guesses::Told => Some(Guesser::told()),
             };
-            Ok(Choice::new(sampler, stream, guesser))
+            Ok(Choice::new(sampler, stream, guesser, guide))
         });
         let choices = choices.collect::<Result<Vec<_>>>()?;
 
@@ -252,6 +259,7 @@ impl Engine {
                 max_tokens: request.max_tokens.unwrap_or(room).min(room),
                 stop_tokens,
                 logprobs: request.logprobs,
+                fault: request.fault,
             },
             is_streaming: request.stream,
             priority: request.priority,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use alloyforge_types::{Error, Priority, Result, TokenDraw};
 
+use crate::constraint::Guide;
 use crate::draft::guesser::Guesser;
 use crate::handle::Outbox;
 use crate::media::SequenceMedia;
@@ -15,7 +16,9 @@ use crate::probe::{ProbeKind, Readings};
 use crate::sampling::{Normaliser, Sampler, TokenHistory, token_of};
 use crate::scheduler::{KeepId, SeqId};
 use crate::text::{Flow, TextStream};
-use crate::{Chunk, Completion, Event, FinishReason, Output, Timings, TokenLogprob, Usage};
+use crate::{
+    Chunk, Completion, Event, Fault, FaultPoint, FinishReason, Output, Timings, TokenLogprob, Usage,
+};
 
 /// A place in the queue of requests that wait; dropping it gives the place back.
 pub(crate) struct Ticket(Arc<AtomicUsize>);
@@ -67,6 +70,8 @@ pub(crate) struct Rules {
     /// The model's end tokens among them, unless they are ignored.
     pub(crate) stop_tokens: Vec<u32>,
     pub(crate) logprobs: Option<usize>,
+    /// Where a test wants a panic.
+    pub(crate) fault: Fault,
 }
 
 /// A request for text.
@@ -138,6 +143,8 @@ impl Generation {
 pub(crate) struct Choice {
     pub(crate) seq: Option<SeqId>,
     sampler: Sampler,
+    /// Which tokens may come, where that is not any.
+    guide: Option<Guide>,
     /// What it is expected to say next, where that is guessed.
     pub(crate) guesser: Option<Guesser>,
     /// Made when the first token is drawn: a request that waits costs its prompt and little more.
@@ -153,10 +160,16 @@ pub(crate) struct Choice {
 }
 
 impl Choice {
-    pub(crate) fn new(sampler: Sampler, stream: TextStream, guesser: Option<Guesser>) -> Self {
+    pub(crate) fn new(
+        sampler: Sampler,
+        stream: TextStream,
+        guesser: Option<Guesser>,
+        guide: Option<Guide>,
+    ) -> Self {
         Self {
             seq: None,
             sampler,
+            guide,
             guesser,
             history: None,
             stream,
@@ -175,11 +188,16 @@ impl Choice {
     /// # Errors
     /// `Internal` where the logits are not numbers.
     pub(crate) fn draw(&mut self, row: Row<'_>, prompt: &[u32], rules: &Rules) -> Result<u32> {
+        rules.fault.pass(FaultPoint::Sampling);
         let history = self.history.get_or_insert_with(|| TokenHistory::new(prompt));
         let token = match row {
-            Row::Logits(logits) => self.sampler.draw(logits, history, self.tokens.len() as u64, None)?.token,
+            Row::Logits(logits) => {
+                let mask = self.guide.as_mut().map(Guide::mask).transpose()?;
+                self.sampler.draw(logits, history, self.tokens.len() as u64, mask)?.token
+            }
             Row::Drawn(drawn) => token_of(drawn)?,
         };
+        let is_complete = self.guide.as_mut().map(|guide| guide.accept(token)).transpose()?;
         history.push(token);
         self.tokens.push(token);
         if let (Some(k), Row::Logits(logits)) = (rules.logprobs, row) {
@@ -188,10 +206,13 @@ impl Choice {
             let top = normaliser.top(logits, k).into_iter().map(|t| (t.token, t.logprob)).collect();
             self.logprobs.push(TokenLogprob { token, logprob, top });
         }
+        rules.fault.pass(FaultPoint::Detokenising);
         if rules.stop_tokens.contains(&token) {
             self.finish(FinishReason::Stop);
         } else if self.stream.push(token, &mut self.text) == Flow::Stopped {
             self.finish_reason = Some(FinishReason::Stop);
+        } else if is_complete == Some(true) {
+            self.finish(FinishReason::Stop);
         } else if self.tokens.len() >= rules.max_tokens {
             self.finish(FinishReason::Length);
         }
@@ -201,11 +222,18 @@ impl Choice {
     /// How a device would draw, from asked row `row`, the token that is `ahead` of the next one; `None`
     /// where the logits are wanted for more than that.
     pub(crate) fn device_draw(&self, row: usize, ahead: usize, rules: &Rules) -> Option<TokenDraw> {
-        if rules.logprobs.is_some() {
+        if rules.logprobs.is_some() || self.guide.is_some() {
             return None;
         }
         let (temperature, number) = self.sampler.plain_draw((self.tokens.len() + ahead) as u64)?;
         Some(TokenDraw { row, temperature, number })
+    }
+
+    /// Has the tokens that may come next worked out beside the next step.
+    pub(crate) fn look_ahead(&mut self) {
+        if let Some(guide) = self.guide.as_mut().filter(|_| self.finish_reason.is_none()) {
+            guide.look_ahead();
+        }
     }
 
     /// Its tokens so far, without the prompt.

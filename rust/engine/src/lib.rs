@@ -17,11 +17,13 @@
 mod chat;
 mod command;
 mod completion;
+mod constraint;
 mod conversation;
 mod defaults;
 mod draft;
 mod embedding;
 mod engine;
+mod faults;
 mod handle;
 mod job;
 pub mod kv;
@@ -38,10 +40,12 @@ mod text;
 
 pub use chat::ChatRequest;
 pub use completion::{Chunk, Completion, Event, FinishReason, Output, Timings, TokenLogprob, Usage};
+pub use constraint::Constraint;
 pub use conversation::{Conversation, ConversationId};
 pub use draft::Draft;
 pub use embedding::{Comparison, EmbeddingParts, EmbeddingSession, Embeddings, Ranking, Scores};
 pub use engine::{Engine, ModelFacts};
+pub use faults::{Fault, FaultPoint};
 pub use handle::{Handle, Waker};
 pub use media::{MediaModel, MediaPrompt, SequenceMedia, media_item};
 pub use options::EngineOptions;

@@ -2,7 +2,7 @@
 
 use alloyforge_types::{Priority, SamplingParams};
 
-use crate::{ConversationId, MediaPrompt};
+use crate::{Constraint, ConversationId, Fault, MediaPrompt};
 
 /// Text generation from a prompt of tokens.
 ///
@@ -19,6 +19,9 @@ pub struct Request {
     pub max_tokens: Option<usize>,
     /// How tokens are drawn.
     pub sampling: SamplingParams,
+    /// The form that every answer keeps to. An answer that is complete ends, and the model's own end tokens
+    /// end it where it may be over, whether they are ignored or not.
+    pub constraint: Option<Constraint>,
     /// Texts that end the answer; the answer stands before them.
     pub stop: Vec<String>,
     /// Tokens that end the answer beside the model's own, also where those are ignored.
@@ -40,6 +43,8 @@ pub struct Request {
     pub special_text: bool,
     /// The conversation that keeps the blocks of prompt and first answer.
     pub conversation: Option<ConversationId>,
+    /// Where a test wants it to panic.
+    pub fault: Fault,
 }
 
 impl Default for Request {
@@ -49,6 +54,7 @@ impl Default for Request {
             media: None,
             max_tokens: None,
             sampling: SamplingParams::default(),
+            constraint: None,
             stop: Vec::new(),
             stop_tokens: Vec::new(),
             ignore_eos: false,
@@ -59,6 +65,7 @@ impl Default for Request {
             stream: true,
             special_text: false,
             conversation: None,
+            fault: Fault::default(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Counts that a caller can ask for at any time.
 
 /// What an engine is doing and has done.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Stats {
     /// Sequences that are being served.
     pub running: usize,
@@ -23,4 +23,10 @@ pub struct Stats {
     pub drafted_tokens: u64,
     /// Those of them that turned out right.
     pub accepted_tokens: u64,
+    /// Steps computed.
+    pub steps: u64,
+    /// Seconds that the engine's thread was at work on steps.
+    pub busy_seconds: f64,
+    /// Those of them that the model took; the rest is scheduling, drawing and delivery.
+    pub model_seconds: f64,
 }

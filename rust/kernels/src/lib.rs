@@ -37,4 +37,5 @@ pub mod reference;
 pub mod rope;
 pub mod router;
 pub mod scale;
+pub mod scan;
 pub mod topology;

@@ -9,7 +9,7 @@ use numpy::{AllowTypeChange, PyArray1, PyArrayLike1, PyArrayLikeDyn};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
-use crate::error::core;
+use crate::error::{core, to_exception};
 use crate::sampling;
 
 /// The numbers that `data`, blocks of `type`, mean.
@@ -74,6 +74,9 @@ pub(crate) fn probabilities<'py>(
     let mut request = Request::default();
     if let Some(sampling) = sampling {
         sampling::apply(sampling, &mut request)?;
+    }
+    if let Some(constraint) = &request.constraint {
+        return Err(to_exception(&Error::invalid(constraint.name(), "needs a session")));
     }
     let logits = logits.as_array().to_vec();
     let weights = core(py, || {

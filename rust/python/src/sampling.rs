@@ -2,13 +2,14 @@
 //!
 //! The ranges are the core's business; here a name is known or not, and a value has the right type.
 
-use alloyforge_engine::Request;
+use alloyforge_engine::{Constraint, Request};
 use alloyforge_types::{DryBreaker, Error, Mirostat, Priority};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyMapping, PyString};
+use pyo3::types::{PyBool, PyDict, PyMapping, PyString, PyType};
 
 use crate::error::to_exception;
+use crate::json;
 
 /// Puts what the caller said into `request`; `None` says nothing.
 ///
@@ -80,13 +81,36 @@ fn set(name: &str, value: Option<&Bound<'_, PyAny>>, request: &mut Request) -> P
         "priority" => put!(request.priority, value, priority),
         "timeout" => put!(request.timeout, value, seconds),
         "schema" | "regex" | "grammar" => {
-            if value.is_some() {
-                return Err(invalid(name, "is not supported by this version".into()));
+            if let Some(value) = value {
+                if let Some(other) = &request.constraint {
+                    return Err(invalid(name, format!("cannot be said beside `{}`", other.name())));
+                }
+                request.constraint = Some(constraint(name, value)?);
             }
         }
         _ => return Err(PyTypeError::new_err(format!("unknown sampling parameter `{name}`"))),
     }
     Ok(())
+}
+
+/// A schema may be given as a dictionary, as JSON, or as a pydantic model.
+fn constraint(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Constraint> {
+    if let Ok(text) = value.extract::<String>() {
+        return Ok(match name {
+            "schema" => Constraint::Schema(text),
+            "regex" => Constraint::Regex(text),
+            _ => Constraint::Grammar(text),
+        });
+    }
+    if name != "schema" {
+        return Err(want(name, "a text", value));
+    }
+    let is_model = value.is_instance_of::<PyType>() && value.hasattr("model_json_schema")?;
+    let value = if is_model { value.call_method0("model_json_schema")? } else { value.clone() };
+    if !value.is_instance_of::<PyDict>() && !value.is_instance_of::<PyBool>() {
+        return Err(want(name, "a dictionary, JSON or a pydantic model", &value));
+    }
+    Ok(Constraint::Schema(json::from_python(&value, name)?.to_string()))
 }
 
 fn seed(value: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {

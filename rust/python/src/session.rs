@@ -9,7 +9,7 @@ use alloyforge_tokenize::without_bos;
 use alloyforge_types::{DType, Error, KvType, QuantMix};
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{IntoPyDict, PyDict, PyString};
 
 use crate::bell::Bell;
 use crate::conversation::Conversation;
@@ -379,18 +379,24 @@ impl Session {
             Model::Text(session) => session.stats(),
             Model::Embedding(_) => Default::default(),
         };
-        class(py, "SessionStats")?.call1((
-            stats.running,
-            stats.waiting,
-            stats.kv_blocks_used,
-            stats.kv_blocks_total,
-            stats.prefix_hit_tokens,
-            stats.preemptions,
-            stats.prompt_tokens,
-            stats.completion_tokens,
-            stats.drafted_tokens,
-            stats.accepted_tokens,
-        ))
+        let counts = class(py, "SessionStats")?;
+        let named = [
+            ("running", stats.running as u64),
+            ("waiting", stats.waiting as u64),
+            ("kv_blocks_used", stats.kv_blocks_used as u64),
+            ("kv_blocks_total", stats.kv_blocks_total as u64),
+            ("prefix_hit_tokens", stats.prefix_hit_tokens),
+            ("preemptions", stats.preemptions),
+            ("prompt_tokens", stats.prompt_tokens),
+            ("completion_tokens", stats.completion_tokens),
+            ("drafted_tokens", stats.drafted_tokens),
+            ("accepted_tokens", stats.accepted_tokens),
+            ("steps", stats.steps),
+        ]
+        .into_py_dict(py)?;
+        named.set_item("busy_seconds", stats.busy_seconds)?;
+        named.set_item("model_seconds", stats.model_seconds)?;
+        counts.call((), Some(&named))
     }
 
     /// Ends all requests and frees the memory.

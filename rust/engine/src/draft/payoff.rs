@@ -11,45 +11,84 @@ const FORGOTTEN_AFTER: u64 = 400;
 /// step. Little, so that more rows are tried.
 const UNSEEN_ROW: f64 = 0.08;
 
+/// Steps of which the quickest counts, before a mean does.
+const FIRST: u32 = 3;
+
 /// How much faster a step with guesses must promise to be.
 const WORTH_IT: f64 = 1.05;
 
 /// Rows up to which costs are noted.
 const MOST_ROWS: usize = 160;
 
+/// Steps with guesses in a row, after which one goes without, so that what it takes is known from now and
+/// not from a moment in which the machine was busy with something else.
+const CHECKED_AFTER: u32 = 32;
+
+/// What was seen of steps of some rows.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    seconds: f64,
+    /// How many steps it is from, as far as that matters.
+    count: u32,
+    /// The last of them.
+    at: u64,
+}
+
 /// Seconds that steps without prompts took, by their rows.
 #[derive(Debug)]
 pub(crate) struct StepCosts {
-    /// For each count of rows, the seconds and the step that was the last to take them.
-    seen: Vec<Option<(f64, u64)>>,
+    seen: Vec<Option<Seen>>,
     num_steps: u64,
+    /// Steps with guesses since the last one without.
+    since_plain: u32,
 }
 
 impl Default for StepCosts {
     fn default() -> Self {
-        Self { seen: vec![None; MOST_ROWS + 1], num_steps: 0 }
+        Self { seen: vec![None; MOST_ROWS + 1], num_steps: 0, since_plain: 0 }
     }
 }
 
 impl StepCosts {
-    /// Notes a step of `rows` rows that took `seconds`.
-    pub(crate) fn note(&mut self, rows: usize, seconds: f64) {
+    /// Notes a step of `rows` rows, of which `num_guesses` were guesses, that took `seconds`.
+    pub(crate) fn note(&mut self, rows: usize, num_guesses: usize, seconds: f64) {
         self.num_steps += 1;
-        let now = self.num_steps;
-        // one step held up by something else must not count for more than it says
-        let eased = match (self.known(rows), self.estimate(rows)) {
-            (Some(old), _) => 0.75 * old + 0.25 * seconds.min(3.0 * old),
-            (None, Some(expected)) => seconds.min(2.0 * expected),
-            (None, None) => seconds,
+        self.since_plain = if num_guesses > 0 { self.since_plain + 1 } else { 0 };
+        let at = self.num_steps;
+        // a step that something else held up must not count for more than it says: the first ones, among
+        // them those in which caches are cold, as the quickest of them
+        let seen = match self.seen.get(rows).copied().flatten().filter(|s| self.is_recent(s)) {
+            Some(Seen { seconds: old, count, .. }) if count < FIRST => {
+                Seen { seconds: seconds.min(old), count: count + 1, at }
+            }
+            // and no step is much quicker than it can be
+            Some(Seen { seconds: old, count, .. }) if seconds < 0.7 * old => Seen { seconds, count, at },
+            Some(Seen { seconds: old, count, .. }) => {
+                Seen { seconds: 0.75 * old + 0.25 * seconds.min(1.5 * old), count, at }
+            }
+            None => {
+                let expected = self.estimate(rows).unwrap_or(f64::INFINITY);
+                Seen { seconds: seconds.min(2.0 * expected), count: 1, at }
+            }
         };
         if let Some(place) = self.seen.get_mut(rows) {
-            *place = Some((eased, now));
+            *place = Some(seen);
         }
     }
 
+    /// What a step of `rows` rows takes without guesses; `None` where it is to be seen, or seen again.
+    fn plain(&self, rows: usize) -> Option<f64> {
+        let seen = self.seen.get(rows).copied().flatten().filter(|s| self.is_recent(s))?;
+        (seen.count >= FIRST && self.since_plain < CHECKED_AFTER).then_some(seen.seconds)
+    }
+
+    fn is_recent(&self, seen: &Seen) -> bool {
+        self.num_steps - seen.at < FORGOTTEN_AFTER
+    }
+
     fn known(&self, rows: usize) -> Option<f64> {
-        let (seconds, at) = self.seen.get(rows).copied().flatten()?;
-        (self.num_steps - at < FORGOTTEN_AFTER).then_some(seconds)
+        let seen = self.seen.get(rows).copied().flatten()?;
+        self.is_recent(&seen).then_some(seen.seconds)
     }
 
     /// What a step of `rows` rows takes: as seen, or between its neighbours that were seen, or by the
@@ -105,7 +144,7 @@ pub(crate) fn choose(
     most: usize,
 ) -> Vec<usize> {
     let mut chosen = vec![0; candidates.len()];
-    let Some(alone) = costs.estimate(num_rows) else { return chosen };
+    let Some(alone) = costs.plain(num_rows) else { return chosen };
     // what each further guess adds: it counts where it and all before it are right
     let mut gains: Vec<(f64, usize)> = Vec::new();
     for (i, &(chance, len)) in candidates.iter().enumerate() {
@@ -140,7 +179,7 @@ pub(crate) fn choose_even(
     most: usize,
     turn_seconds: f64,
 ) -> usize {
-    let Some(alone) = costs.estimate(num_rows) else { return 0 };
+    let Some(alone) = costs.plain(num_rows) else { return 0 };
     let mut tokens = num_rows as f64;
     let mut best = (WORTH_IT * tokens / alone, 0);
     for n in 1..=most {
@@ -160,7 +199,9 @@ mod tests {
 
     fn costs(of: &[(usize, f64)]) -> StepCosts {
         let mut costs = StepCosts::default();
-        of.iter().for_each(|&(rows, seconds)| costs.note(rows, seconds));
+        for _ in 0..FIRST {
+            of.iter().for_each(|&(rows, seconds)| costs.note(rows, 0, seconds));
+        }
         costs
     }
 
@@ -193,6 +234,33 @@ mod tests {
         let odd = costs(&[(1, 4.0), (5, 3.0), (13, 2.0)]);
         assert_eq!(choose(&odd, 1, &[(0.01, 12)], 32), [0]);
         assert_eq!(choose_even(&odd, 1, &[0.01], 12, 0.0), 0);
+    }
+
+    #[test]
+    fn a_slow_beginning_is_found_out() {
+        // the first step was held up tenfold; then guesses that are seldom right seem to pay
+        let mut costs = StepCosts::default();
+        (0..FIRST).for_each(|_| costs.note(1, 0, 40.0));
+        let mut guessed = 0;
+        for _ in 0..200 {
+            let num = choose(&costs, 1, &[(0.15, 12)], 32)[0];
+            guessed += usize::from(num > 0);
+            costs.note(1 + num, num, 4.0 + 2.0 * num as f64);
+        }
+        assert!(guessed <= CHECKED_AFTER as usize, "{guessed}");
+        assert_eq!(choose(&costs, 1, &[(0.15, 12)], 32), [0]);
+    }
+
+    #[test]
+    fn guesses_that_pay_leave_out_a_step_now_and_then() {
+        let mut costs = costs(&[(1, 4.0), (13, 6.0)]);
+        let plain = (0..1000).filter(|_| {
+            let num = choose(&costs, 1, &[(0.95, 12)], 32)[0];
+            costs.note(1 + num, num, 4.0 + num as f64 / 6.0);
+            num == 0
+        });
+        let plain = plain.count();
+        assert!((20..=40).contains(&plain), "{plain}");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::job::{Choice, Generation, Probing, Rules};
 use crate::probe::{ProbeKind, Readings};
 use crate::sampling::Normaliser;
 use crate::scheduler::{NewSequence, Plan, PlannedStep, Readout, Scheduler, SeqId};
-use crate::{Event, Stats};
+use crate::{Event, FaultPoint, Stats};
 
 /// A request in hand.
 enum Job {
@@ -75,6 +75,9 @@ pub(super) struct Counts {
     preemptions: u64,
     drafted_tokens: u64,
     accepted_tokens: u64,
+    steps: u64,
+    busy_seconds: f64,
+    model_seconds: f64,
 }
 
 impl Books {
@@ -102,6 +105,17 @@ impl Books {
             preemptions: self.counts.preemptions + stats.preemptions,
             ..self.counts
         }
+    }
+
+    /// Counts a step in which the model took `model` of the time.
+    pub(super) fn count_step(&mut self, model: Duration) {
+        self.counts.steps += 1;
+        self.counts.model_seconds += model.as_secs_f64();
+    }
+
+    /// Counts the time of a whole step.
+    pub(super) fn count_busy(&mut self, step: Duration) {
+        self.counts.busy_seconds += step.as_secs_f64();
     }
 
     /// Counts on from those of earlier books.
@@ -270,6 +284,9 @@ impl Books {
             completion_tokens: counts.completion_tokens,
             drafted_tokens: counts.drafted_tokens,
             accepted_tokens: counts.accepted_tokens,
+            steps: counts.steps,
+            busy_seconds: counts.busy_seconds,
+            model_seconds: counts.model_seconds,
             ..Stats::default()
         }
     }
@@ -278,7 +295,11 @@ impl Books {
     fn send_chunks(&mut self) {
         for id in std::mem::take(&mut self.unsent) {
             let Some(Job::Generation(job)) = self.jobs.get_mut(&id) else { continue };
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job.outbox.flush())) {
+            let delivery = AssertUnwindSafe(|| {
+                job.rules.fault.pass(FaultPoint::Delivery);
+                job.outbox.flush();
+            });
+            if let Err(panic) = catch_unwind(delivery) {
                 self.fail(id, &Error::internal(message(&*panic)));
             }
         }
@@ -293,6 +314,17 @@ impl Books {
         for (reply, result) in self.replies.drain(..) {
             // who no longer waits gets nothing
             let _ = reply.send(result);
+        }
+    }
+
+    /// Has the requests of a step panic that a test wants to.
+    pub(super) fn pass_faults(&self, plan: &Plan) {
+        for step in &plan.steps {
+            if let Some(Job::Generation(job)) =
+                self.owners.get(&step.seq).and_then(|(id, _)| self.jobs.get(id))
+            {
+                job.rules.fault.pass(FaultPoint::Step);
+            }
         }
     }
 
@@ -401,6 +433,7 @@ impl Books {
             }
         }
         let drawn = if is_first { 0..job.choices.len() } else { choice..choice + 1 };
+        let looking = drawn.clone();
         let (first, guessed) = rows.split_at(1);
         let first = first.get(0).ok_or_else(|| Error::internal("a step without its rows"))?;
         for i in drawn {
@@ -408,6 +441,7 @@ impl Books {
         }
         let num_accepted = self.take_guesses(id, choice, step, guessed)?;
         let Some(Job::Generation(job)) = self.jobs.get_mut(&id) else { return Ok(()) };
+        job.choices[looking].iter_mut().for_each(Choice::look_ahead);
         job.drafted_tokens += step.num_drafted;
         job.accepted_tokens += num_accepted;
         self.counts.drafted_tokens += step.num_drafted as u64;

@@ -5,8 +5,9 @@
 //! lock to take in the wrong order. Without work it sleeps in the channel.
 //!
 //! A panic stays with those it concerns: one while a request's token is drawn or its text written
-//! fails that request, one in the model fails the requests of that step, and one in this thread's own
-//! books fails all requests and begins with empty books.
+//! fails that request. A step that fails, by a panic too, is computed again one sequence at a time, and
+//! those fail that fail by themselves. A panic in this thread's own books fails all requests and begins
+//! with empty books.
 
 mod books;
 mod pace;
@@ -127,43 +128,72 @@ struct Stepper {
 
 impl Stepper {
     fn step(&mut self, books: &mut Books) {
+        let began = Instant::now();
         self.transfer(books);
         let rows = self.pace.prefill_rows(books.scheduler.num_decoding());
         self.speculation.guess(books);
         let plan = books.plan(rows);
         if !plan.steps.is_empty() {
-            books.scheduler.fill_batch(&plan, &mut self.batch);
             let begin = Instant::now();
-            let done = catch_unwind(AssertUnwindSafe(|| self.compute(books, &plan)))
-                .unwrap_or_else(|panic| Err(Error::internal(format!("a step failed: {}", message(&*panic)))));
-            match done {
+            let copied = self.caught(|stepper| stepper.copy(&plan));
+            match copied.and_then(|()| self.compute(books, &plan)) {
                 Ok(()) => {
+                    let took = begin.elapsed();
+                    books.count_step(took);
                     let is_decode = |s: &&PlannedStep| s.num_rows == 1 + s.num_drafted && s.start > 0;
                     let num_decodes = plan.steps.iter().filter(is_decode).count();
                     let num_drafted: usize = plan.steps.iter().map(|s| s.num_drafted).sum();
                     let num_prefill_rows = plan.num_rows() - num_decodes - num_drafted;
                     if num_drafted == 0 {
-                        self.pace.note(num_decodes, num_prefill_rows, begin.elapsed());
+                        self.pace.note(num_decodes, num_prefill_rows, took);
                     }
-                    let rows = match &self.drawn {
-                        Some(tokens) => Rows::Drawn(tokens),
-                        None => {
-                            Rows::Logits { values: &self.logits, vocab_size: self.model.spec().vocab_size }
-                        }
-                    };
-                    books.commit(&plan, rows);
+                    books.commit(&plan, self.rows());
                     if num_prefill_rows == 0 {
-                        self.speculation.note(plan.num_rows(), begin.elapsed());
+                        self.speculation.note(plan.num_rows(), num_drafted, begin.elapsed());
                     }
                 }
-                Err(error) => books.fail_step(&plan, &error),
+                Err(error) => self.try_one_by_one(books, &plan, &error),
             }
         }
         books.deliver();
+        books.count_busy(began.elapsed());
     }
 
-    fn compute(&mut self, books: &Books, plan: &Plan) -> Result<()> {
-        let vocab_size = self.model.spec().vocab_size;
+    /// The parts of a step that failed with `error`, each by itself, so that only those fail that the
+    /// fault is in: what a row gives does not depend on the rows beside it, and what was written before is
+    /// written again, blocks that were copied for the step too.
+    fn try_one_by_one(&mut self, books: &mut Books, plan: &Plan, error: &Error) {
+        let is_alone = plan.steps.len() == 1;
+        if is_alone || self.caught(|stepper| stepper.copy(plan)).is_err() {
+            return books.fail_step(plan, error);
+        }
+        for step in &plan.steps {
+            // a choice of the same request may have failed it
+            if !books.scheduler.contains(step.seq) {
+                continue;
+            }
+            let part = Plan { steps: vec![*step], ..Plan::default() };
+            match self.compute(books, &part) {
+                Ok(()) => books.commit(&part, self.rows()),
+                Err(error) => books.fail_step(&part, &error),
+            }
+        }
+    }
+
+    /// What the last step gave for each asked row.
+    fn rows(&self) -> Rows<'_> {
+        match &self.drawn {
+            Some(tokens) => Rows::Drawn(tokens),
+            None => Rows::Logits { values: &self.logits, vocab_size: self.model.spec().vocab_size },
+        }
+    }
+
+    fn caught<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        catch_unwind(AssertUnwindSafe(|| work(self)))
+            .unwrap_or_else(|panic| Err(Error::internal(format!("a step failed: {}", message(&*panic)))))
+    }
+
+    fn copy(&mut self, plan: &Plan) -> Result<()> {
         let mut copies = plan.copies.iter().map(|(_, copy)| *copy).peekable();
         while let Some(copy) = copies.next() {
             // blocks copied together: none is read after it was written
@@ -175,11 +205,19 @@ impl Stepper {
             }
             self.model.copy_blocks(copy.group, &pairs)?;
         }
+        Ok(())
+    }
+
+    fn compute(&mut self, books: &Books, plan: &Plan) -> Result<()> {
+        books.scheduler.fill_batch(plan, &mut self.batch);
         self.drawn = None;
         if self.model.can_draw()
             && let Some(draws) = books.device_draws(plan)
         {
-            let tokens = self.model.draw(&self.batch, &draws)?;
+            let tokens = self.caught(|stepper| {
+                books.pass_faults(plan);
+                stepper.model.draw(&stepper.batch, &draws)
+            })?;
             if tokens.len() != draws.len() {
                 return Err(Error::internal(format!(
                     "the model drew {} of {} tokens",
@@ -190,8 +228,11 @@ impl Stepper {
             self.drawn = Some(tokens);
             return Ok(());
         }
-        self.model.forward(&self.batch, &mut self.logits)?;
-        let wanted = plan.num_logits() * vocab_size;
+        self.caught(|stepper| {
+            books.pass_faults(plan);
+            stepper.model.forward(&stepper.batch, &mut stepper.logits)
+        })?;
+        let wanted = plan.num_logits() * self.model.spec().vocab_size;
         if self.logits.len() != wanted {
             return Err(Error::internal(format!("the model gave {} logits of {wanted}", self.logits.len())));
         }

@@ -32,9 +32,9 @@ impl Speculation {
         Self { costs: StepCosts::default(), drafter, max_guesses, resting: 0, rest: REST.0 }
     }
 
-    /// Notes a step of decoding rows alone.
-    pub(super) fn note(&mut self, rows: usize, took: Duration) {
-        self.costs.note(rows, took.as_secs_f64());
+    /// Notes a step of decoding rows alone, `num_guesses` of them guesses.
+    pub(super) fn note(&mut self, rows: usize, num_guesses: usize, took: Duration) {
+        self.costs.note(rows, num_guesses, took.as_secs_f64());
     }
 
     /// Has the next step guess where that pays.

@@ -21,7 +21,7 @@ pub(super) fn order(a: &Candidate, b: &Candidate) -> Ordering {
 pub(super) struct Candidates {
     all: Vec<Candidate>,
     num_sorted: usize,
-    /// Of neighbouring logits, the highest of each few.
+    /// Of the row that was looked at last, the highest of each group.
     maxima: Vec<f32>,
     ranked: Vec<f32>,
 }
@@ -36,41 +36,46 @@ impl Candidates {
         self.all.extend(some.map(|(id, &logit)| Candidate { id: id as u32, logit: logit + 0.0 }));
     }
 
-    /// As [`fill`](Self::fill), with the `n` highest and perhaps some more, but not all where there are
-    /// many: what is below the `n`-th highest of the maxima of neighbours is not among the `n` highest.
-    /// True where some were left out.
+    /// Looks at a row for the `fill_…` functions below, which are given the same one; the row's highest
+    /// logit, and whether any is NaN.
+    pub fn look(&mut self, logits: &[f32]) -> (f32, bool) {
+        let has_nan = scan::maxima(logits, &mut self.maxima);
+        (self.maxima.iter().fold(f32::NEG_INFINITY, |max, &l| if l > max { l } else { max }), has_nan)
+    }
+
+    /// As [`fill`](Self::fill), with the `n` highest of the row that was looked at and perhaps some more,
+    /// but not all where there are many: what is below the `n`-th highest of the maxima of its groups is
+    /// not among the `n` highest. False, and nothing is filled, where the row has too few groups.
     pub fn fill_highest(&mut self, logits: &[f32], n: usize) -> bool {
-        scan::maxima(logits, &mut self.maxima);
         if n == 0 || n >= self.maxima.len() {
-            self.fill(logits);
             return false;
         }
         self.ranked.clone_from(&self.maxima);
         let (_, &mut bound, _) = self.ranked.select_nth_unstable_by(n - 1, |a, b| b.total_cmp(a));
         if bound == f32::NEG_INFINITY {
-            self.fill(logits);
             return false;
         }
-        self.fill_from(logits, bound);
-        self.all.len() < logits.len()
+        self.fill_above(logits, bound);
+        true
     }
 
-    /// As [`fill`](Self::fill), with the logits of at least `bound`.
+    /// As [`fill`](Self::fill), with the logits of at least `bound` of the row that was looked at.
     pub fn fill_above(&mut self, logits: &[f32], bound: f32) {
-        scan::maxima(logits, &mut self.maxima);
-        self.fill_from(logits, bound);
-    }
-
-    fn fill_from(&mut self, logits: &[f32], bound: f32) {
         self.all.clear();
         self.num_sorted = 0;
-        for (i, (some, &max)) in logits.chunks(scan::LANES).zip(&self.maxima).enumerate() {
-            if max < bound {
-                continue;
-            }
-            let high = some.iter().enumerate().filter(|(_, l)| **l >= bound && **l > f32::NEG_INFINITY);
-            let id = |at: usize| (i * scan::LANES + at) as u32;
-            self.all.extend(high.map(|(at, &logit)| Candidate { id: id(at), logit: logit + 0.0 }));
+        for (i, _) in self.maxima.iter().enumerate().filter(|(_, max)| **max >= bound) {
+            let high = scan::group(i, logits.len()).map(|at| (at, logits[at]));
+            let high = high.filter(|&(_, l)| l >= bound && l > f32::NEG_INFINITY);
+            self.all.extend(high.map(|(at, logit)| Candidate { id: at as u32, logit: logit + 0.0 }));
+        }
+    }
+
+    /// Makes `(logit - max) / temperature` of every logit, which leaves the order as it is, but where two
+    /// become equal.
+    pub fn scale(&mut self, max: f32, temperature: f32) {
+        if temperature != 1.0 {
+            self.all.iter_mut().for_each(|c| c.logit = (c.logit - max) / temperature);
+            self.num_sorted = 0;
         }
     }
 
@@ -150,14 +155,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_highest_are_among_the_highest(logits in prop::collection::vec(-9i8..9, 1..400), n in 1usize..60) {
+        fn the_highest_are_among_the_highest(logits in prop::collection::vec(-9i8..9, 1..900), n in 1usize..60) {
             let logits: Vec<f32> = logits.iter().map(|&x| f32::from(x)).collect();
             let mut all = Candidates::default();
             all.fill(&logits);
             let mut some = Candidates::default();
-            let is_cut = some.fill_highest(&logits, n);
-            prop_assert_eq!(is_cut, some.len() < logits.len());
-            prop_assert_eq!(some.head(n), all.head(n));
+            prop_assert_eq!(some.look(&logits).0, all.head(1)[0].logit);
+            if some.fill_highest(&logits, n) {
+                prop_assert_eq!(some.head(n), all.head(n));
+            }
             some.fill_above(&logits, 3.0);
             prop_assert!(some.as_slice().iter().all(|c| c.logit >= 3.0));
             prop_assert_eq!(some.len(), logits.iter().filter(|l| **l >= 3.0).count());

@@ -1,5 +1,7 @@
 //! The chain of stages.
 
+use std::cell::Cell;
+
 use alloyforge_interfaces::Tokenizer;
 use alloyforge_types::{DrawnToken, Error, Result, SamplingParams};
 
@@ -7,6 +9,7 @@ use super::breakers::Breakers;
 use super::candidates::Candidates;
 use super::history::TokenHistory;
 use super::stream::{Purpose, uniform};
+use super::truncate::Scale;
 use super::{dry, scan, truncate, validate};
 
 /// One request's way from logits to tokens.
@@ -18,10 +21,22 @@ pub struct Sampler {
     breakers: Breakers,
     /// Mirostat's running bound, in bits.
     mu: f32,
+    /// Lent for the length of a draw.
+    scratch: Box<Scratch>,
+}
+
+/// Buffers of a draw, several times as long as the vocabulary: those of a thread's samplers are the same,
+/// so that they stay in its cache and a sampler that waits costs next to nothing.
+#[derive(Debug, Default)]
+struct Scratch {
     logits: Vec<f32>,
     /// The weights of stretches of the vocabulary.
     sums: Vec<f64>,
     candidates: Candidates,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
 /// Tokens of a stretch.
@@ -68,9 +83,7 @@ impl Sampler {
             breakers,
             mu: params.mirostat.map_or(0.0, |m| 2.0 * m.tau),
             params: params.clone(),
-            logits: Vec::new(),
-            sums: Vec::new(),
-            candidates: Candidates::default(),
+            scratch: Box::default(),
         })
     }
 
@@ -86,28 +99,57 @@ impl Sampler {
         step: u64,
         mask: Option<&[u32]>,
     ) -> Result<Drawn> {
-        if mask.is_none() && !self.changes_logits() && (self.params.temperature == 0.0 || !self.truncates()) {
+        self.with_scratch(|sampler| sampler.draw_with_scratch(logits, history, step, mask))
+    }
+
+    fn with_scratch<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        if let Some(scratch) = SCRATCH.take() {
+            self.scratch = scratch;
+        }
+        let done = work(self);
+        SCRATCH.set(Some(std::mem::take(&mut self.scratch)));
+        done
+    }
+
+    fn draw_with_scratch(
+        &mut self,
+        logits: &[f32],
+        history: &TokenHistory,
+        step: u64,
+        mask: Option<&[u32]>,
+    ) -> Result<Drawn> {
+        let temperature = self.params.temperature;
+        let number = uniform(self.seed, step, Purpose::Draw);
+        if mask.is_none() && !self.changes_logits() {
             // the logits as they are decide, without a copy
             self.check_len(logits)?;
-            let temperature = self.params.temperature;
             if temperature == 0.0 {
                 return greedy(logits);
             }
-            return self.draw_from_all(logits, uniform(self.seed, step, Purpose::Draw));
+            if !self.truncates() {
+                return self.draw_from_all(logits, number);
+            }
+            if self.truncates_usually() && self.fill_usually(logits)? {
+                return self.choose(None, number);
+            }
         }
         self.process(logits, history, mask)?;
-        if self.params.temperature == 0.0 {
-            return greedy(&self.logits);
+        if temperature == 0.0 {
+            return greedy(&self.scratch.logits);
         }
-        let number = uniform(self.seed, step, Purpose::Draw);
         if !self.truncates() {
-            let logits = std::mem::take(&mut self.logits);
+            let logits = std::mem::take(&mut self.scratch.logits);
             let drawn = self.draw_from_all(&logits, number);
-            self.logits = logits;
+            self.scratch.logits = logits;
             return drawn;
         }
         self.scale();
         let dropped = self.truncate(step);
+        self.choose(dropped, number)
+    }
+
+    /// A draw from the candidates.
+    fn choose(&mut self, dropped: Option<(f32, f64)>, number: f64) -> Result<Drawn> {
         let distribution = self.weigh(dropped);
         let total: f64 = distribution.weights.iter().map(|w| w.1).sum();
         let mut left = number * total;
@@ -159,39 +201,55 @@ impl Sampler {
         step: u64,
         mask: Option<&[u32]>,
     ) -> Result<Distribution> {
+        self.with_scratch(|sampler| sampler.distribution_with_scratch(logits, history, step, mask))
+    }
+
+    fn distribution_with_scratch(
+        &mut self,
+        logits: &[f32],
+        history: &TokenHistory,
+        step: u64,
+        mask: Option<&[u32]>,
+    ) -> Result<Distribution> {
         self.process(logits, history, mask)?;
         if self.params.temperature == 0.0 {
-            return Ok(Distribution { weights: vec![(greedy(&self.logits)?.token, 1.0)] });
+            return Ok(Distribution { weights: vec![(greedy(&self.scratch.logits)?.token, 1.0)] });
         }
         self.scale();
-        self.candidates.fill(&self.logits);
         let dropped = self.truncate(step);
         let mut distribution = self.weigh(dropped);
         distribution.weights.retain(|&(_, weight)| 1.0 + weight as f32 > 1.0);
         Ok(distribution)
     }
 
-    /// Mask, bias and penalties into `self.logits`.
+    /// Mask, bias and penalties into the scratch logits.
     fn process(&mut self, logits: &[f32], history: &TokenHistory, mask: Option<&[u32]>) -> Result<()> {
         self.check_len(logits)?;
-        self.logits.clear();
-        self.logits.extend_from_slice(logits);
-        let p = &self.params;
+        let Self { params: p, scratch, breakers, .. } = self;
+        let row = &mut scratch.logits;
+        row.clear();
+        row.extend_from_slice(logits);
         if let Some(mask) = mask {
-            for (i, l) in self.logits.iter_mut().enumerate() {
-                if mask.get(i / 32).is_none_or(|word| word >> (i % 32) & 1 == 0) {
-                    *l = f32::NEG_INFINITY;
+            let mut words = mask.iter().copied();
+            for some in row.chunks_mut(32) {
+                match words.next().unwrap_or(0) {
+                    0 => some.fill(f32::NEG_INFINITY),
+                    u32::MAX => {}
+                    word => {
+                        let forbidden = some.iter_mut().enumerate().filter(|(i, _)| word >> i & 1 == 0);
+                        forbidden.for_each(|(_, l)| *l = f32::NEG_INFINITY);
+                    }
                 }
             }
         }
         for &(token, bias) in &p.logit_bias {
-            if let Some(l) = self.logits.get_mut(token as usize) {
+            if let Some(l) = row.get_mut(token as usize) {
                 *l += bias;
             }
         }
         if p.repetition_penalty != 1.0 || p.frequency_penalty != 0.0 || p.presence_penalty != 0.0 {
             for (token, counts) in history.counts() {
-                let Some(l) = self.logits.get_mut(token as usize) else { continue };
+                let Some(l) = row.get_mut(token as usize) else { continue };
                 *l = if *l <= 0.0 { *l * p.repetition_penalty } else { *l / p.repetition_penalty };
                 if counts.answer > 0 {
                     *l -= counts.answer as f32 * p.frequency_penalty + p.presence_penalty;
@@ -199,12 +257,16 @@ impl Sampler {
             }
         }
         if p.dry.multiplier > 0.0 {
-            dry::apply(&mut self.logits, history.tokens(), &p.dry, &self.breakers);
+            dry::apply(row, history.tokens(), &p.dry, breakers);
         }
         // a mask may hide what is wrong, a penalty bring it about
         let is_changed = mask.is_some() || self.changes_logits();
         let has_nan = |row: &[f32]| scan::max_and_nan(row).1;
-        if has_nan(logits) || is_changed && has_nan(&self.logits) { Err(not_numbers()) } else { Ok(()) }
+        if has_nan(logits) || is_changed && has_nan(&self.scratch.logits) {
+            Err(not_numbers())
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether the parameters change a logit before the temperature does.
@@ -229,9 +291,10 @@ impl Sampler {
         let temperature = self.params.temperature;
         if temperature != 1.0 {
             // a quotient that overflows would make equals of different logits: measure from the top
-            let (max, _) = scan::max_and_nan(&self.logits);
+            let logits = &mut self.scratch.logits;
+            let (max, _) = scan::max_and_nan(logits);
             if max.is_finite() {
-                self.logits.iter_mut().for_each(|l| *l = (*l - max) / temperature);
+                logits.iter_mut().for_each(|l| *l = (*l - max) / temperature);
             }
         }
     }
@@ -247,26 +310,52 @@ impl Sampler {
             || p.xtc.probability > 0.0
     }
 
+    /// Whether `top_k`, `top_p` and `min_p` are all that cuts.
+    fn truncates_usually(&self) -> bool {
+        let p = &self.params;
+        p.mirostat.is_none() && p.top_n_sigma <= 0.0 && p.typical_p >= 1.0 && p.xtc.probability <= 0.0
+    }
+
+    /// As scaling a row and [`truncate`](Self::truncate), for the usual stages, which need to see the head
+    /// of a long row alone. False where they need more.
+    ///
+    /// # Errors
+    /// `Internal` where a logit is NaN.
+    fn fill_usually(&mut self, logits: &[f32]) -> Result<bool> {
+        let Self { params: p, scratch, .. } = self;
+        let candidates = &mut scratch.candidates;
+        let (max, has_nan) = candidates.look(logits);
+        if has_nan {
+            return Err(not_numbers());
+        }
+        if !max.is_finite() {
+            return Ok(false);
+        }
+        let scale = Scale { max, temperature: p.temperature };
+        if p.top_k > 0 {
+            if !candidates.fill_highest(logits, p.top_k) {
+                return Ok(false);
+            }
+            candidates.scale(max, p.temperature);
+            truncate::top_k(candidates, p.top_k);
+            truncate::top_p(candidates, p.top_p);
+        } else if p.top_p < 1.0 {
+            if !truncate::top_p_of(candidates, logits, scale, p.top_p) {
+                return Ok(false);
+            }
+        } else {
+            truncate::fill_for_min_p(candidates, logits, scale, p.min_p);
+        }
+        truncate::min_p(candidates, p.min_p);
+        Ok(true)
+    }
+
     /// Fills and cuts the candidates; where XTC dropped some, the highest logit and the total weight
     /// from before.
     fn truncate(&mut self, step: u64) -> Option<(f32, f64)> {
-        let Self { params: p, candidates, logits, seed, .. } = self;
-        // the usual stages look at the head of a long row alone
-        let is_first = p.mirostat.is_none() && p.top_n_sigma <= 0.0;
-        if is_first && p.top_k > 0 {
-            candidates.fill_highest(logits, p.top_k);
-        } else if is_first && p.typical_p >= 1.0 && p.top_p < 1.0 {
-            if !truncate::top_p_of(candidates, logits, p.top_p) {
-                candidates.fill(logits);
-                truncate::top_p(candidates, p.top_p);
-            }
-            truncate::min_p(candidates, p.min_p);
-            return Self::exclude(p, candidates, *seed, step);
-        } else if is_first && p.typical_p >= 1.0 && p.min_p > 0.0 && p.xtc.probability <= 0.0 {
-            truncate::fill_for_min_p(candidates, logits, p.min_p);
-        } else {
-            candidates.fill(logits);
-        }
+        let Self { params: p, scratch, seed, .. } = self;
+        let candidates = &mut scratch.candidates;
+        candidates.fill(&scratch.logits);
         if p.mirostat.is_some() {
             truncate::mirostat(candidates, self.mu);
             return None;
@@ -293,11 +382,12 @@ impl Sampler {
 
     /// The candidates' weights, ascending by token, as shares of what was there before XTC.
     fn weigh(&mut self, before: Option<(f32, f64)>) -> Distribution {
+        let candidates = &mut self.scratch.candidates;
         let (max, total) = before.unwrap_or_else(|| {
-            let max = truncate::max_logit(&mut self.candidates);
-            (max, truncate::total(&self.candidates, max))
+            let max = truncate::max_logit(candidates);
+            (max, truncate::total(candidates, max))
         });
-        let shares = self.candidates.as_slice().iter().map(|c| (c.id, truncate::weight(c, max) / total));
+        let shares = candidates.as_slice().iter().map(|c| (c.id, truncate::weight(c, max) / total));
         let mut weights: Vec<(u32, f64)> = shares.collect();
         weights.sort_unstable_by_key(|w| w.0);
         Distribution { weights }
@@ -319,13 +409,12 @@ impl Sampler {
                 logits.iter().map(|&l| if l == max { 0.0 } else { f32::NEG_INFINITY }).collect();
             return self.draw_from_all(&row, number);
         }
-        // a temperature next to nothing makes the slope infinite, and only the highest count
-        let slope = (1.0 / self.params.temperature).min(f32::MAX);
-        self.sums.clear();
-        self.sums.extend(logits.chunks(STRETCH).map(|stretch| scan::sum_exp(stretch, max, slope)));
-        let mut left = number * self.sums.iter().sum::<f64>();
+        let slope = Scale { max, temperature: self.params.temperature }.slope();
+        self.scratch.sums.clear();
+        self.scratch.sums.extend(logits.chunks(STRETCH).map(|stretch| scan::sum_exp(stretch, max, slope)));
+        let mut left = number * self.scratch.sums.iter().sum::<f64>();
         let mut chosen = 0;
-        for (i, &sum) in self.sums.iter().enumerate() {
+        for (i, &sum) in self.scratch.sums.iter().enumerate() {
             if sum > 0.0 {
                 chosen = i;
                 if left < sum {
@@ -488,7 +577,7 @@ mod tests {
         history.push(1);
         let mut s = sampler(&params, 3);
         s.process(&logits, &history, None).unwrap();
-        assert_eq!(s.logits, [1.0, 0.0, 2.0]);
+        assert_eq!(s.scratch.logits, [1.0, 0.0, 2.0]);
     }
 
     #[test]

@@ -122,20 +122,40 @@ pub(super) fn top_p(candidates: &mut Candidates, p: f32) {
 /// Heads that are looked at before all candidates are.
 const HEADS: [usize; 2] = [128, 1024];
 
-/// As filling `candidates` with all of `logits` and keeping the fewest whose probabilities reach `p`, which
-/// it does where a head of them turns out to be enough. False where nothing is decided.
-pub(super) fn top_p_of(candidates: &mut Candidates, logits: &[f32], p: f32) -> bool {
-    let (max, _) = scan::max_and_nan(logits);
-    if !max.is_finite() {
-        return false;
+/// How a draw's logits come from a row: less its finite maximum, divided by the temperature.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scale {
+    /// The maximum.
+    pub max: f32,
+    /// The temperature.
+    pub temperature: f32,
+}
+
+impl Scale {
+    /// The highest of the draw's logits.
+    fn top(self) -> f32 {
+        if self.temperature == 1.0 { self.max } else { 0.0 }
     }
-    let bound = (f64::from(p) - SLACK) * scan::sum_exp(logits, max, 1.0);
+
+    /// The factor of a logit's distance from the maximum. A temperature next to nothing would make it
+    /// infinite, and only the highest count.
+    pub fn slope(self) -> f32 {
+        (1.0 / self.temperature).min(f32::MAX)
+    }
+}
+
+/// Fills `candidates`, which have looked at `logits`, with the fewest whose probabilities reach `p`. False
+/// where a head of them turns out to be too little, and nothing is decided.
+pub(super) fn top_p_of(candidates: &mut Candidates, logits: &[f32], scale: Scale, p: f32) -> bool {
+    let bound = (f64::from(p) - SLACK) * scan::sum_exp(logits, scale.max, scale.slope());
     for num_heads in HEADS {
-        candidates.fill_highest(logits, num_heads);
-        let head = candidates.head(num_heads);
+        if !candidates.fill_highest(logits, num_heads) {
+            return false;
+        }
+        candidates.scale(scale.max, scale.temperature);
         let mut reached = 0.0;
-        let cut = head.iter().position(|c| {
-            reached += weight(c, max);
+        let cut = candidates.head(num_heads).iter().position(|c| {
+            reached += weight(c, scale.top());
             reached >= bound
         });
         if let Some(cut) = cut {
@@ -146,15 +166,12 @@ pub(super) fn top_p_of(candidates: &mut Candidates, logits: &[f32], p: f32) -> b
     false
 }
 
-/// As filling `candidates` with all of `logits`, but for those that [`min_p`] would drop by far.
-pub(super) fn fill_for_min_p(candidates: &mut Candidates, logits: &[f32], p: f32) {
-    let (max, _) = scan::max_and_nan(logits);
-    if max.is_finite() {
-        // the stage itself has some slack
-        candidates.fill_above(logits, max + (p.min(1.0) - 2.0 * SLACK as f32).max(0.0).ln() - 0.01);
-    } else {
-        candidates.fill(logits);
-    }
+/// Fills `candidates`, which have looked at `logits`, with all but those that [`min_p`] would drop by far.
+pub(super) fn fill_for_min_p(candidates: &mut Candidates, logits: &[f32], scale: Scale, p: f32) {
+    // the stage itself has some slack
+    let far = (p.min(1.0) - 2.0 * SLACK as f32).max(0.0).ln() - 0.01;
+    candidates.fill_above(logits, scale.max + far * scale.temperature);
+    candidates.scale(scale.max, scale.temperature);
 }
 
 /// Keeps what has at least the share `p` of the highest probability.

@@ -59,11 +59,11 @@ def draw(title: str, columns: list[str], rows: list[tuple[str, list[float]]]) ->
             parts.append(f'<text x="{LEFT + width + 4:.1f}" y="{y + 10}" font-size="10">{ratio:g}</text>')
             y += BAR
         y += GAP
-    x = LEFT + scale
+    at = LEFT + scale
     parts.append(
-        f'<line x1="{x:.1f}" y1="{TOP - 6}" x2="{x:.1f}" y2="{y}" stroke="#b03030" stroke-dasharray="4 3"/>'
+        f'<line x1="{at:.1f}" y1="{TOP - 6}" x2="{at:.1f}" y2="{y}" stroke="#b03030" stroke-dasharray="4 3"/>'
     )
-    parts.append(f'<text x="{x + 4:.1f}" y="{height - 10}" fill="#b03030">llama.cpp = 1</text>')
+    parts.append(f'<text x="{at + 4:.1f}" y="{height - 10}" fill="#b03030">llama.cpp = 1</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import pathlib
 import shutil
@@ -114,7 +115,7 @@ class Pool:
         """Writes `count` entries, going round."""
         while count > 0:
             take = min(count, len(self.numbers) - self.at)
-            file.write(memoryview(self.numbers[self.at : self.at + take]).cast("B"))
+            file.write(self.numbers[self.at : self.at + take].tobytes())
             self.at = (self.at + take) % len(self.numbers)
             count -= take
 
@@ -415,7 +416,7 @@ def measure(
             report("late", model=name, engine=who, what=f"prefill {length}")
             continue
         ids = prompts(1, length, shape.vocab)[0]
-        seconds = shortest(lambda ids=ids: engine["prefill"](ids), deadline)
+        seconds = shortest(functools.partial(engine["prefill"], ids), deadline)
         # products, and half of a square of scores for each head, twice
         work = 2 * shape.parameters_read() * length
         work -= 2 * shape.vocab * shape.hidden * (length - 1)
@@ -427,7 +428,7 @@ def measure(
             continue
         rows = prompts(batch, prompt_len, shape.vocab)
         short, long = (
-            shortest(lambda n=n, rows=rows: engine["decode"](rows, n), deadline, 2) for n in (2, 2 + steps)
+            shortest(functools.partial(engine["decode"], rows, n), deadline, 2) for n in (2, 2 + steps)
         )
         read = weight_bytes + batch * (prompt_len + steps // 2) * shape.kv_bytes()
         report("decode", model=name, engine=who, batch=batch, seconds=(long - short) / steps, bytes=read)
@@ -468,7 +469,10 @@ def percent(share: float) -> str:
 
 def show(results: list[dict[str, Any]]) -> None:
     """The table."""
-    find = lambda name: [r for r in results if r["name"] == name]  # noqa: E731
+
+    def find(name: str) -> list[dict[str, Any]]:
+        return [r for r in results if r["name"] == name]
+
     rates = {name: next((r["rate"] for r in find(name)), None) for name in ("copy", "product")}
     print("\n| what | engine | figure | share of its ceiling |\n| --- | --- | ---: | ---: |")
     for r in find("gpu"):

@@ -1,11 +1,12 @@
-//! Softmax attention over the cache, sequence by sequence, in f32.
+//! Softmax attention over the cache, sequence by sequence: in f32 on the CPU, elsewhere in the cache's type
+//! with scores and weights in f32.
 //!
 //! The plain road, right on every device: a sequence's blocks are gathered once a layer, then the
 //! queries go over them in pieces whose scores stay within a bound. Query heads of a group share
 //! their keys in one product.
 
 use alloyforge_types::AttentionSpec;
-use candle_core::{D, Device, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 
 use crate::cache::Cache;
 use crate::step::{Sequence, Step, first_seen};
@@ -21,17 +22,19 @@ pub(crate) struct Attention<'a> {
     pub(crate) cache: &'a Cache,
     pub(crate) layer: usize,
     pub(crate) group: usize,
+    /// The type of the output.
+    pub(crate) out: DType,
 }
 
 impl Attention<'_> {
     /// From queries `[rows, heads, head_dim]` to `[rows, heads * head_dim]`.
     pub(crate) fn run(&self, q: &Tensor, step: &mut Step) -> Result<Tensor> {
-        let Step { sequences, masks, rows, .. } = step;
+        let Step { sequences, masks, rows, words, .. } = step;
         let window = self.spec.window;
         let mut parts = Vec::with_capacity(sequences.len());
         for (s, sequence) in sequences.iter().enumerate() {
             let span = &sequence.spans[self.group];
-            let (k, v) = self.cache.read(self.layer, span, self.spec.num_kv_heads)?;
+            let (k, v) = self.cache.read(self.layer, span, self.spec.num_kv_heads, words)?;
             let piece = (SCORE_VALUES / (self.spec.num_heads * span.len)).clamp(1, sequence.num_rows);
             for from in (0..sequence.num_rows).step_by(piece) {
                 let to = (from + piece).min(sequence.num_rows);
@@ -53,8 +56,8 @@ impl Attention<'_> {
         }
         debug_assert_eq!(parts.iter().map(|p| p.dim(0).unwrap_or(0)).sum::<usize>(), *rows);
         match parts.as_slice() {
-            [one] => Ok(one.clone()),
-            parts => Tensor::cat(parts, 0),
+            [one] => one.to_dtype(self.out),
+            parts => Tensor::cat(parts, 0)?.to_dtype(self.out),
         }
     }
 
@@ -69,8 +72,13 @@ impl Attention<'_> {
             .permute((1, 2, 0, 3))?
             .contiguous()?
             .reshape((kv_heads, sharing * rows, head_dim))?;
-        let scores = q.matmul(&k.transpose(1, 2)?)?.reshape((heads, rows, len))?;
-        let scale = f64::from(self.spec.scale);
+        let mut scale = f64::from(self.spec.scale);
+        let q = match k.dtype() {
+            DType::F32 => q.to_dtype(DType::F32)?,
+            // scaled before they are rounded, so that no product leaves a narrow type's range
+            narrow => (q.to_dtype(DType::F32)? * std::mem::replace(&mut scale, 1.0))?.to_dtype(narrow)?,
+        };
+        let scores = q.matmul(&k.transpose(1, 2)?)?.to_dtype(DType::F32)?.reshape((heads, rows, len))?;
         let scores = match self.spec.softcap.map(f64::from) {
             None => (scores * scale)?,
             Some(cap) => ((scores * (scale / cap))?.tanh()? * cap)?,
@@ -81,7 +89,9 @@ impl Attention<'_> {
         };
         self.softmax(&scores)?
             .reshape((kv_heads, sharing * rows, len))?
+            .to_dtype(v.dtype())?
             .matmul(v)?
+            .to_dtype(DType::F32)?
             .reshape((kv_heads, sharing, rows, head_dim))?
             .permute((2, 0, 1, 3))?
             .contiguous()?
@@ -135,11 +145,14 @@ impl<'a> Seen<'a> {
         if (0..self.ends.len()).all(|row| first(row) == self.first && self.ends[row] == self.end) {
             return Ok(None);
         }
-        let len = self.end - self.first;
-        let mut mask = vec![f32::NEG_INFINITY; self.ends.len() * len];
-        for (row, (mask, &end)) in mask.chunks_mut(len).zip(self.ends).enumerate() {
-            mask[first(row) - self.first..end - self.first].fill(0.0);
-        }
-        Tensor::from_vec(mask, (self.ends.len(), len), device).map(Some)
+        // made where it is used, from the bounds of each row
+        let (rows, shape) = (self.ends.len(), (self.ends.len(), self.end - self.first));
+        let begins: Vec<u32> = (0..rows).map(|row| first(row) as u32).collect();
+        let ends: Vec<u32> = self.ends.iter().map(|&end| end as u32).collect();
+        let tokens = Tensor::arange(self.first as u32, self.end as u32, device)?.broadcast_as(shape)?;
+        let bound = |numbers: Vec<u32>| Tensor::from_vec(numbers, (rows, 1), device)?.broadcast_as(shape);
+        let is_seen = (tokens.ge(&bound(begins)?)? * tokens.lt(&bound(ends)?)?)?;
+        let number = |x: f32| Tensor::full(x, shape, device);
+        is_seen.where_cond(&number(0.0)?, &number(f32::NEG_INFINITY)?).map(Some)
     }
 }

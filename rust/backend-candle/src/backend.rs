@@ -1,14 +1,20 @@
 //! The phases of a decoder.
 
 use alloyforge_interfaces::{Backend, LoadOptions, MemoryUse, WeightSource};
-use alloyforge_types::{Batch, BlockId, DType, Error, KvType, MlpSpec, ModelSpec, QkNorm, Result};
-use candle_core::Tensor;
+use alloyforge_types::{
+    Batch, BlockId, DType, DrawnToken, Error, KvType, MlpSpec, ModelSpec, QkNorm, Result, TokenDraw,
+};
+use candle_core::{DType as CandleType, Tensor};
 
 use crate::attention::{Attention, SCORE_VALUES};
 use crate::cache::Cache;
 use crate::fault::Place;
-use crate::layer::{Mlp, Weights};
+use crate::fused::{AddNorm, Attend, Fused, Turned, Vectors};
+use crate::layer::{Linear, Mlp, Weights};
 use crate::loader::Loaded;
+use crate::matrix::Matrix;
+use crate::norm::Norm;
+use crate::rope::Known;
 use crate::states::States;
 use crate::step::Step;
 use crate::threads::Threads;
@@ -30,6 +36,12 @@ pub(crate) struct Decoder {
     pub(crate) place: Place,
     pub(crate) spec: ModelSpec,
     pub(crate) weights: Weights,
+    /// Our own kernels, where the device runs them.
+    fused: Option<Fused>,
+    /// The type of rows between products.
+    compute: CandleType,
+    /// What is known of each rotary embedding of the spec.
+    known: Vec<Known>,
     kv_type: KvType,
     cache: Option<Cache>,
     pub(crate) states: Option<States>,
@@ -55,6 +67,8 @@ enum Stage {
 pub(crate) struct State {
     /// The residual stream, f32 `[rows, hidden]`.
     pub(crate) residual: Option<Tensor>,
+    /// Its norm before the next block, where the phase before has made it.
+    normed: Option<Tensor>,
     /// Queries, `[rows, heads, head_dim]`.
     queries: Option<Tensor>,
     /// Attention's output, `[rows, heads * head_dim]`.
@@ -81,14 +95,18 @@ impl CandleBackend {
         options.kv_type.map(formats::cached).transpose()?;
         let threads = Threads::new(&place.device, options.threads)?;
         let workspace = workspace(spec, options);
-        let Loaded { weights, bytes, half } =
+        let Loaded { weights, bytes, half, compute } =
             threads.run(|| loader::load(&place, spec, weights, options, workspace))?;
         let kv_type = options.kv_type.unwrap_or(match half {
             DType::BF16 => KvType::BF16,
             _ => KvType::F16,
         });
+        let fused = Fused::new(&place, spec, formats::cached(kv_type)?)?;
         let decoder = Decoder {
             place,
+            fused,
+            compute: formats::plain(compute),
+            known: spec.ropes.iter().map(|_| Known::default()).collect(),
             spec: spec.clone(),
             weights,
             kv_type,
@@ -155,12 +173,14 @@ impl Backend for CandleBackend {
         let decoder = &mut self.decoder;
         decoder.state = State::default();
         decoder.stage = Stage::Idle;
-        let cache = decoder.cache.as_ref().ok_or_else(|| Error::internal("no KV cache was reserved"))?;
+        let Decoder { place, spec, cache, states, known, fused, .. } = decoder;
+        let cache = cache.as_ref().ok_or_else(|| Error::internal("no KV cache was reserved"))?;
         decoder.stage = if batch.tokens.is_empty() && batch.sequences.is_empty() {
             Stage::Empty
         } else {
-            let slots = decoder.states.as_ref().map_or(0, |states| states.slots);
-            Stage::Running(Box::new(Step::new(&decoder.place, &decoder.spec, cache, slots, batch)?))
+            let slots = states.as_ref().map_or(0, |states| states.slots);
+            let step = Step::new(place, spec, cache, slots, known, fused.is_some(), batch)?;
+            Stage::Running(Box::new(step))
         };
         Ok(())
     }
@@ -223,6 +243,19 @@ impl Backend for CandleBackend {
 
     fn logits(&mut self, out: &mut [f32]) -> Result<()> {
         self.phase(|decoder, step| decoder.logits(step, out))
+    }
+
+    fn can_draw(&self) -> bool {
+        self.decoder.fused.is_some()
+    }
+
+    fn draw(&mut self, draws: &[TokenDraw]) -> Result<Vec<DrawnToken>> {
+        let mut tokens = Vec::new();
+        self.phase(|decoder, step| {
+            tokens = decoder.draw(step, draws)?;
+            Ok(())
+        })?;
+        Ok(tokens)
     }
 
     fn copy_blocks(&mut self, group: usize, pairs: &[(BlockId, BlockId)]) -> Result<()> {
@@ -293,11 +326,22 @@ impl Decoder {
     fn embed(&mut self, step: &Step) -> Result<()> {
         let fault = |e| self.place.fault(e);
         let hidden = self.spec.hidden_dim;
-        let rows = self.weights.embedding.rows(&step.tokens);
-        let rows = rows.and_then(|rows| rows * f64::from(self.spec.embedding_scale)).map_err(fault)?;
+        let tokens = step.words.view(&step.tokens).map_err(fault)?;
+        let ours = match (&self.fused, &self.weights.embedding) {
+            (Some(fused), Matrix::Dense(table)) => fused.rows(table, &tokens, self.spec.embedding_scale),
+            _ => Ok(None),
+        };
+        let rows = match ours.map_err(fault)? {
+            Some(rows) => rows,
+            None => {
+                let rows = self.weights.embedding.rows(&tokens);
+                rows.and_then(|rows| rows * f64::from(self.spec.embedding_scale)).map_err(fault)?
+            }
+        };
         let rows = match (&self.weights.positions, &step.places) {
             (Some(table), Some(places)) => {
-                table.index_select(places, 0).and_then(|positions| rows + positions).map_err(fault)?
+                let positions = step.words.view(places).and_then(|places| table.index_select(&places, 0));
+                positions.and_then(|positions| rows + positions).map_err(fault)?
             }
             _ => rows,
         };
@@ -313,39 +357,90 @@ impl Decoder {
         Ok(())
     }
 
-    fn qkv(&mut self, step: &Step, layer: usize) -> Result<()> {
-        let residual = left(&mut self.state.residual)?;
-        let result = self.project(step, layer, &residual);
-        self.state.residual = Some(residual);
-        self.state.queries = Some(result.map_err(|e| self.place.fault(e))?);
+    fn qkv(&mut self, step: &mut Step, layer: usize) -> Result<()> {
+        let norm = self.weights.layers[layer].attention_norm.as_ref();
+        let x = match self.state.normed.take() {
+            Some(x) => x,
+            None => self.normed(self.residual()?, norm)?,
+        };
+        self.state.queries = Some(self.project(step, layer, &x).map_err(|e| self.place.fault(e))?);
         Ok(())
     }
 
+    fn residual(&self) -> Result<&Tensor> {
+        self.state.residual.as_ref().ok_or_else(out_of_order)
+    }
+
+    /// The norm of `rows` of the residual stream, of the type of products.
+    fn normed(&self, rows: &Tensor, norm: Option<&Norm>) -> Result<Tensor> {
+        let (eps, out) = (self.spec.norm_eps, self.compute);
+        let normed = || {
+            if let (Some(fused), Some(Norm::Rms(weight))) = (&self.fused, norm) {
+                let weight = Some(weight);
+                let x = AddNorm { residual: rows, added: None, post: None, scale: 1.0, weight, out, eps };
+                if let Some(normed) = fused.add_norm(&x)? {
+                    return Ok(normed);
+                }
+            }
+            match norm {
+                Some(norm) => norm.forward(rows, eps)?.to_dtype(out),
+                None => rows.to_dtype(out),
+            }
+        };
+        normed().map_err(|e| self.place.fault(e))
+    }
+
     /// Queries of `layer`; keys and values go into the cache.
-    fn project(&self, step: &Step, layer: usize, residual: &Tensor) -> candle_core::Result<Tensor> {
+    fn project(&self, step: &mut Step, layer: usize, x: &Tensor) -> candle_core::Result<Tensor> {
         let (spec, weights) = (&self.spec.layers[layer], &self.weights.layers[layer]);
         let a = &spec.attention;
-        let x = match &weights.attention_norm {
-            Some(norm) => norm.forward(residual, self.spec.norm_eps)?,
-            None => residual.clone(),
-        };
-        let heads = |x: &Tensor, heads: usize, weight: Option<&Tensor>| {
-            let split = |x: &Tensor| x.reshape((step.rows, heads, a.head_dim));
+        let fused = self.fused.as_ref().filter(|fused| fused.attends(spec));
+        if let (Some(fused), Some(cache)) = (fused, &self.cache)
+            && a.qk_norm != QkNorm::FullWidth
+        {
+            let product = |linear: &Linear| linear.product_with(Some(fused), x);
+            let (q, k, v) = (product(&weights.q)?, product(&weights.k)?, product(&weights.v)?);
+            let (keys, values) = cache.pools(layer);
+            let slots = step.slots[spec.kv_group].column(&step.words)?;
+            let angles = match a.rope {
+                Some(rope) => Some(step.words.view(step.turns[rope].told().2)?),
+                None => None,
+            };
+            let turn = a.rope.zip(angles.as_ref()).map(|(rope, angles)| {
+                let (cos, sin, _, dim, layout) = step.turns[rope].told();
+                Turned { cos, sin, angles, dim, layout }
+            });
+            return fused.vectors(&Vectors {
+                spec: a,
+                products: [&q, &k, &v],
+                biases: [weights.q.bias.as_ref(), weights.k.bias.as_ref(), weights.v.bias.as_ref()],
+                norms: [weights.q_norm.as_ref(), weights.k_norm.as_ref()],
+                turn,
+                eps: self.spec.norm_eps,
+                keys,
+                values,
+                slots: &slots,
+            });
+        }
+        let rows = step.rows;
+        let mut heads = |x: &Tensor, heads: usize, weight: Option<&Tensor>| {
+            let x = &x.to_dtype(CandleType::F32)?;
+            let split = |x: &Tensor| x.reshape((rows, heads, a.head_dim));
             let x = match weight {
                 None => split(x)?,
                 Some(w) if a.qk_norm == QkNorm::PerHead => norm::rms(&split(x)?, w, self.spec.norm_eps)?,
                 Some(w) => split(&norm::rms(x, w, self.spec.norm_eps)?)?,
             };
             match a.rope {
-                Some(rope) => step.turns[rope].apply(&x),
+                Some(rope) => step.turns[rope].apply(&x, &step.words),
                 None => Ok(x),
             }
         };
-        let q = heads(&weights.q.forward(&x)?, a.num_heads, weights.q_norm.as_ref())?;
-        let k = heads(&weights.k.forward(&x)?, a.num_kv_heads, weights.k_norm.as_ref())?;
-        let v = weights.v.forward(&x)?;
+        let q = heads(&weights.q.forward(x)?, a.num_heads, weights.q_norm.as_ref())?;
+        let k = heads(&weights.k.forward(x)?, a.num_kv_heads, weights.k_norm.as_ref())?;
+        let v = weights.v.forward(x)?;
         if let Some(cache) = &self.cache {
-            cache.write(layer, &step.slots[spec.kv_group], &k.flatten_from(1)?, &v)?;
+            cache.write(layer, &step.slots[spec.kv_group], &k.flatten_from(1)?, &v, &step.words)?;
         }
         Ok(q)
     }
@@ -354,13 +449,21 @@ impl Decoder {
         let queries = left(&mut self.state.queries)?;
         let Some(cache) = &self.cache else { return Err(Error::internal("no KV cache was reserved")) };
         let spec = &self.spec.layers[layer];
-        let attention = Attention {
-            spec: &spec.attention,
-            sinks: self.weights.layers[layer].sinks.as_ref(),
-            cache,
-            layer,
-            group: spec.kv_group,
-        };
+        let sinks = self.weights.layers[layer].sinks.as_ref();
+        let fused = self.fused.as_ref().filter(|fused| fused.attends(spec));
+        if let (Some(fused), Some(plan)) = (fused, &step.plan) {
+            let (keys, values) = cache.pools(layer);
+            let attend = || {
+                let queries = &queries.to_dtype(keys.dtype())?.contiguous()?;
+                let (group, out) = (spec.kv_group, self.compute);
+                let x = Attend { spec: &spec.attention, group, queries, keys, values, sinks, out };
+                fused.attend(&x, plan, &step.words)
+            };
+            self.state.attended = Some(attend().map_err(|e| self.place.fault(e))?);
+            return Ok(());
+        }
+        let attention =
+            Attention { spec: &spec.attention, sinks, cache, layer, group: spec.kv_group, out: self.compute };
         self.state.attended = Some(attention.run(&queries, step).map_err(|e| self.place.fault(e))?);
         Ok(())
     }
@@ -368,36 +471,45 @@ impl Decoder {
     fn output(&mut self, layer: usize) -> Result<()> {
         let attended = left(&mut self.state.attended)?;
         let weights = &self.weights.layers[layer];
-        let out = weights.o.forward(&attended).map_err(|e| self.place.fault(e))?;
-        self.state.residual = Some(self.add(&out, weights.attention_post_norm.as_ref())?);
+        let out = weights.o.forward_with(self.fused.as_ref(), &attended).map_err(|e| self.place.fault(e))?;
+        // another block stands between where a layer attends to an encoder's states
+        let next = if weights.cross.is_some() { None } else { weights.mlp_norm.as_ref() };
+        let sum = self.add_then(&out, weights.attention_post_norm.as_ref(), next)?;
+        (self.state.residual, self.state.normed) = sum;
         Ok(())
     }
 
     fn mlp(&mut self, layer: usize) -> Result<()> {
         let (spec, weights) = (&self.spec.layers[layer], &self.weights.layers[layer]);
-        let residual = self.state.residual.as_ref().ok_or_else(out_of_order)?;
-        let x = match &weights.mlp_norm {
-            Some(norm) => norm.forward(residual, self.spec.norm_eps).map_err(|e| self.place.fault(e))?,
-            None => residual.clone(),
+        let x = match self.state.normed.take() {
+            Some(x) => x,
+            None => self.normed(self.residual()?, weights.mlp_norm.as_ref())?,
         };
+        let fused = self.fused.as_ref();
         let out = match (&weights.mlp, &spec.mlp) {
-            (Mlp::Dense(mlp), _) => mlp.forward(&self.place, &x)?,
+            (Mlp::Dense(mlp), _) => mlp.forward(&self.place, fused, &x)?,
             (Mlp::Plain { up, down, activation: kind }, _) => {
                 let inner = up.forward(&x).map_err(|e| self.place.fault(e))?;
                 let inner = activation::plain(&self.place, *kind, &inner)?;
                 down.forward(&inner).map_err(|e| self.place.fault(e))?
             }
             (Mlp::Moe { router, experts }, MlpSpec::Moe(moe)) => {
-                experts::forward(&self.place, moe, router, experts, &x)?
+                experts::forward(&self.place, fused, moe, router, experts, &x)?
             }
             _ => return Err(Error::internal("a mixture of experts was loaded for a dense MLP")),
         };
-        self.state.residual = Some(self.add(&out, weights.mlp_post_norm.as_ref())?);
+        let next = self.weights.layers.get(layer + 1).and_then(|layer| layer.attention_norm.as_ref());
+        (self.state.residual, self.state.normed) =
+            self.add_then(&out, weights.mlp_post_norm.as_ref(), next)?;
         Ok(())
     }
 
     /// What spliced rows add to the residual stream behind `layer`.
-    fn add_deeper(&self, step: &Step, layer: usize) -> Result<()> {
+    fn add_deeper(&mut self, step: &Step, layer: usize) -> Result<()> {
+        if step.embeds.iter().any(|span| span.deeper.len() > layer) {
+            // the norm was that of the stream before
+            self.state.normed = None;
+        }
         let residual = self.state.residual.as_ref().ok_or_else(out_of_order)?;
         let hidden = self.spec.hidden_dim;
         for span in &step.embeds {
@@ -415,13 +527,38 @@ impl Decoder {
         Ok(())
     }
 
+    /// The residual stream plus what a block adds to it, and where our kernels make both at once, the norm
+    /// of the sum before the next block.
+    fn add_then(
+        &self,
+        out: &Tensor,
+        post: Option<&Tensor>,
+        next: Option<&Norm>,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let weight = match next {
+            Some(Norm::Rms(weight)) => Some(weight),
+            _ => None,
+        };
+        if let Some(fused) = self.fused.as_ref().filter(|_| out.dtype() == self.compute) {
+            let residual = self.residual()?;
+            let scale = self.spec.residual_scale;
+            let (added, eps) = (Some(out), self.spec.norm_eps);
+            let x = AddNorm { residual, added, post, scale, weight, out: self.compute, eps };
+            if let Some(normed) = fused.add_norm(&x).map_err(|e| self.place.fault(e))? {
+                return Ok((Some(residual.clone()), weight.map(|_| normed)));
+            }
+        }
+        Ok((Some(self.add(out, post)?), None))
+    }
+
     /// The residual stream plus what a block adds to it.
     pub(crate) fn add(&self, out: &Tensor, post_norm: Option<&Tensor>) -> Result<Tensor> {
         let residual = self.state.residual.as_ref().ok_or_else(out_of_order)?;
         let sum = || {
+            let out = out.to_dtype(CandleType::F32)?;
             let out = match post_norm {
-                Some(norm) => norm::rms(out, norm, self.spec.norm_eps)?,
-                None => out.clone(),
+                Some(norm) => norm::rms(&out, norm, self.spec.norm_eps)?,
+                None => out,
             };
             match self.spec.residual_scale {
                 1.0 => residual + out,
@@ -434,9 +571,9 @@ impl Decoder {
     fn final_norm(&mut self, step: &Step) -> Result<()> {
         let residual = left(&mut self.state.residual)?;
         if let Some(wanted) = &step.logit_rows {
-            let rows = residual.index_select(wanted, 0);
-            let rows = rows.and_then(|rows| self.weights.final_norm.forward(&rows, self.spec.norm_eps));
-            self.state.finished = Some(rows.map_err(|e| self.place.fault(e))?);
+            let rows = step.words.view(wanted).and_then(|wanted| residual.index_select(&wanted, 0));
+            let rows = rows.map_err(|e| self.place.fault(e))?;
+            self.state.finished = Some(self.normed(&rows, Some(&self.weights.final_norm))?);
         }
         Ok(())
     }
@@ -445,7 +582,8 @@ impl Decoder {
     fn hidden(&mut self, step: &Step, out: &mut [f32]) -> Result<()> {
         let residual = left(&mut self.state.residual)?;
         let Some(wanted) = &step.logit_rows else { return Ok(()) };
-        let rows = residual.index_select(wanted, 0).and_then(|rows| rows.flatten_all()?.to_vec1::<f32>());
+        let rows = step.words.view(wanted).and_then(|wanted| residual.index_select(&wanted, 0));
+        let rows = rows.and_then(|rows| rows.flatten_all()?.to_vec1::<f32>());
         let rows = rows.map_err(|e| self.place.fault(e))?;
         if rows.len() != out.len() {
             return Err(Error::internal(format!("room for {} numbers of {}", out.len(), rows.len())));
@@ -470,15 +608,50 @@ impl Decoder {
         let piece = (LOGIT_VALUES / vocab).max(1);
         for (i, out) in out.chunks_mut(piece * vocab).enumerate() {
             let rows = rows.narrow(0, i * piece, out.len() / vocab);
-            let logits = rows.and_then(|rows| self.head(&rows)).map_err(|e| self.place.fault(e))?;
+            let logits = rows
+                .and_then(|rows| self.head(&rows)?.flatten_all()?.to_vec1())
+                .map_err(|e| self.place.fault(e))?;
             out.copy_from_slice(&logits);
         }
         Ok(())
     }
 
-    /// The logits of `rows`, on the host.
-    fn head(&self, rows: &Tensor) -> candle_core::Result<Vec<f32>> {
-        let mut logits = self.weights.head.product(rows)?;
+    /// Tokens drawn from the logits of the asked rows, where those are.
+    fn draw(&mut self, step: &Step, draws: &[TokenDraw]) -> Result<Vec<DrawnToken>> {
+        let Some(fused) = &self.fused else { return Err(Error::internal("this device draws no tokens")) };
+        if draws.iter().any(|draw| draw.row >= step.num_logit_rows) {
+            return Err(Error::internal("a draw from a row that was not asked for"));
+        }
+        let rows = left(&mut self.state.finished)?;
+        let piece = (LOGIT_VALUES / self.spec.vocab_size).max(1);
+        let mut tokens = vec![DrawnToken::NoToken; draws.len()];
+        for first in (0..step.num_logit_rows).step_by(piece) {
+            let len = piece.min(step.num_logit_rows - first);
+            let here = (0..draws.len()).filter(|&i| (first..first + len).contains(&draws[i].row));
+            let here: Vec<usize> = here.collect();
+            if here.is_empty() {
+                continue;
+            }
+            let mine: Vec<TokenDraw> =
+                here.iter().map(|&i| TokenDraw { row: draws[i].row - first, ..draws[i] }).collect();
+            let drawn = rows.narrow(0, first, len).and_then(|rows| fused.draw(&self.head(&rows)?, &mine));
+            for (i, token) in here.into_iter().zip(drawn.map_err(|e| self.place.fault(e))?) {
+                tokens[i] = token;
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// The logits of `rows`, f32.
+    fn head(&self, rows: &Tensor) -> candle_core::Result<Tensor> {
+        let ours = match (&self.fused, &self.weights.head) {
+            (Some(fused), Matrix::Dense(head)) => fused.product(rows, head, CandleType::F32)?,
+            _ => None,
+        };
+        let mut logits = match ours {
+            Some(logits) => logits,
+            None => self.weights.head.product(rows)?.to_dtype(CandleType::F32)?,
+        };
         if let Some(bias) = &self.weights.head_bias {
             logits = logits.broadcast_add(bias)?;
         }
@@ -488,7 +661,7 @@ impl Decoder {
         if let Some(cap) = self.spec.logit_softcap.map(f64::from) {
             logits = ((logits / cap)?.tanh()? * cap)?;
         }
-        logits.flatten_all()?.to_vec1()
+        Ok(logits)
     }
 }
 

@@ -1,10 +1,13 @@
 //! The KV cache: one pool of blocks a layer, addressed by the block numbers of its group.
 
+use std::ops::Range;
+
 use alloyforge_types::{BLOCK_LEN, BlockId, Error, KvType, ModelSpec, Result};
 use candle_core::{DType, Device, Tensor};
 use half::vec::HalfBitsVecExt;
 
 use crate::fault::Place;
+use crate::words::Words;
 use crate::{device, formats};
 
 /// Runs of neighbouring slots up to which rows are written run by run, as a prompt's are; more, as
@@ -24,8 +27,8 @@ pub(crate) struct Cache {
 /// Where a step's rows go in the pools of one group.
 #[derive(Debug)]
 pub(crate) struct Slots {
-    /// The slot of each row, `block * BLOCK_LEN + place`, as a column.
-    column: Tensor,
+    /// The slot of each row, `block * BLOCK_LEN + place`, among the step's words.
+    all: Range<usize>,
     /// Rows that go to neighbouring slots.
     runs: Vec<Run>,
 }
@@ -40,7 +43,7 @@ struct Run {
 
 impl Slots {
     /// The plan for rows whose slots are `slots`.
-    pub(crate) fn new(slots: &[u32], device: &Device) -> candle_core::Result<Self> {
+    pub(crate) fn new(slots: &[u32], words: &mut Words) -> Self {
         let mut runs: Vec<Run> = Vec::new();
         for (row, &slot) in slots.iter().enumerate() {
             match runs.last_mut() {
@@ -48,15 +51,20 @@ impl Slots {
                 _ => runs.push(Run { row, slot: slot as usize, len: 1 }),
             }
         }
-        Ok(Self { column: Tensor::from_slice(slots, (slots.len(), 1), device)?, runs })
+        Self { all: words.put(slots), runs }
+    }
+
+    /// The slots on the device, as a column.
+    pub(crate) fn column(&self, words: &Words) -> candle_core::Result<Tensor> {
+        words.view(&self.all)?.reshape((self.all.len(), 1))
     }
 
     /// Writes `rows` into `pool`, both of the same type and width.
-    fn write(&self, pool: &Tensor, rows: &Tensor) -> candle_core::Result<()> {
+    fn write(&self, pool: &Tensor, rows: &Tensor, words: &Words) -> candle_core::Result<()> {
         let (_, _, width) = pool.dims3()?;
         let pool = pool.reshape(((), width))?;
         if self.runs.len() > MAX_RUNS {
-            let slots = self.column.broadcast_as(rows.shape())?.contiguous()?;
+            let slots = self.column(words)?.broadcast_as(rows.shape())?.contiguous()?;
             return pool.scatter_set(&slots, rows, 0);
         }
         self.runs.iter().try_for_each(|run| pool.slice_set(&rows.narrow(0, run.row, run.len)?, 0, run.slot))
@@ -70,30 +78,26 @@ pub(crate) struct Span {
     pub(crate) first: usize,
     /// Tokens.
     pub(crate) len: usize,
-    /// The blocks that hold them.
-    blocks: Tensor,
+    /// The blocks that hold them, among the step's words.
+    blocks: Range<usize>,
     /// Where in the first block the first token stands.
     skip: usize,
 }
 
 impl Span {
     /// The tokens `first .. end` of the sequence with block table `table`, which covers them.
-    pub(crate) fn new(
-        table: &[BlockId],
-        first: usize,
-        end: usize,
-        device: &Device,
-    ) -> candle_core::Result<Self> {
-        let blocks = &table[first / BLOCK_LEN..end.div_ceil(BLOCK_LEN)];
-        let blocks = Tensor::from_slice(blocks, blocks.len(), device)?;
-        Ok(Self { first, len: end - first, blocks, skip: first % BLOCK_LEN })
+    pub(crate) fn new(table: &[BlockId], first: usize, end: usize, words: &mut Words) -> Self {
+        let blocks = words.put(&table[first / BLOCK_LEN..end.div_ceil(BLOCK_LEN)]);
+        Self { first, len: end - first, blocks, skip: first % BLOCK_LEN }
     }
 
-    /// Their vectors as f32 `[kv_heads, len, head_dim]`.
-    fn read(&self, pool: &Tensor, kv_heads: usize) -> candle_core::Result<Tensor> {
+    /// Their vectors as `[kv_heads, len, head_dim]`: f32 on the CPU, of the pool's type elsewhere.
+    fn read(&self, pool: &Tensor, kv_heads: usize, words: &Words) -> candle_core::Result<Tensor> {
         let (_, _, width) = pool.dims3()?;
-        let gathered = pool.index_select(&self.blocks, 0)?.reshape(((), kv_heads, width / kv_heads))?;
-        gathered.narrow(0, self.skip, self.len)?.transpose(0, 1)?.contiguous()?.to_dtype(DType::F32)
+        let blocks = words.view(&self.blocks)?;
+        let gathered = pool.index_select(&blocks, 0)?.reshape(((), kv_heads, width / kv_heads))?;
+        let vectors = gathered.narrow(0, self.skip, self.len)?.transpose(0, 1)?.contiguous()?;
+        if pool.device().is_cpu() { vectors.to_dtype(DType::F32) } else { Ok(vectors) }
     }
 }
 
@@ -156,23 +160,30 @@ impl Cache {
         slots: &Slots,
         k: &Tensor,
         v: &Tensor,
+        words: &Words,
     ) -> candle_core::Result<()> {
         let (keys, values) = &self.layers[layer];
         for (pool, rows) in [(keys, k), (values, v)] {
-            slots.write(pool, &rows.to_dtype(self.ty)?.contiguous()?)?;
+            slots.write(pool, &rows.to_dtype(self.ty)?.contiguous()?, words)?;
         }
         Ok(())
     }
 
-    /// Keys and values of `span` in `layer`, each as f32 `[kv_heads, len, head_dim]`.
+    /// The pools of `layer`.
+    pub(crate) fn pools(&self, layer: usize) -> &(Tensor, Tensor) {
+        &self.layers[layer]
+    }
+
+    /// Keys and values of `span` in `layer`, each as `[kv_heads, len, head_dim]`.
     pub(crate) fn read(
         &self,
         layer: usize,
         span: &Span,
         kv_heads: usize,
+        words: &Words,
     ) -> candle_core::Result<(Tensor, Tensor)> {
         let (keys, values) = &self.layers[layer];
-        Ok((span.read(keys, kv_heads)?, span.read(values, kv_heads)?))
+        Ok((span.read(keys, kv_heads, words)?, span.read(values, kv_heads, words)?))
     }
 
     /// Bytes that [`read_block`](Self::read_block) gives for `layers`.

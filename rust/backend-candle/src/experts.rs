@@ -1,21 +1,24 @@
 //! A mixture of experts: the router's choice on the host, each expert once over all its rows.
 
 use alloyforge_types::{MoeSpec, Result, RouterOrder};
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use crate::fault::Place;
+use crate::fused::Fused;
 use crate::layer::{Gated, Linear};
 
-/// The sum over each row's experts of weight times output, from f32 `[n, hidden]` to the same shape.
+/// The sum over each row's experts of weight times output, from `[n, hidden]` to the same shape. The
+/// router's choice is copied to the host once a layer, whatever the number of rows.
 pub(crate) fn forward(
     place: &Place,
+    fused: Option<&Fused>,
     spec: &MoeSpec,
     router: &Linear,
     experts: &[Gated],
     x: &Tensor,
 ) -> Result<Tensor> {
     let fault = |e| place.fault(e);
-    let logits = router.forward(x).and_then(|l| l.to_vec2::<f32>()).map_err(fault)?;
+    let logits = router.forward(x).and_then(|l| l.to_dtype(DType::F32)?.to_vec2::<f32>()).map_err(fault)?;
     let mut chosen: Vec<(Vec<u32>, Vec<f32>)> = vec![Default::default(); experts.len()];
     for (row, logits) in logits.iter().enumerate() {
         for (expert, weight) in choose(spec, logits) {
@@ -30,8 +33,10 @@ pub(crate) fn forward(
         }
         let count = rows.len();
         let rows = Tensor::from_vec(rows, count, &place.device).map_err(fault)?;
-        let weights = Tensor::from_vec(weights, (count, 1), &place.device).map_err(fault)?;
-        let out = expert.forward(place, &x.index_select(&rows, 0).map_err(fault)?)?;
+        let weights =
+            Tensor::from_vec(weights, (count, 1), &place.device).and_then(|w| w.to_dtype(x.dtype()));
+        let weights = weights.map_err(fault)?;
+        let out = expert.forward(place, fused, &x.index_select(&rows, 0).map_err(fault)?)?;
         sum = out.broadcast_mul(&weights).and_then(|o| sum.index_add(&rows, &o, 0)).map_err(fault)?;
     }
     Ok(sum)

@@ -5,6 +5,7 @@ use candle_core::Tensor;
 
 use crate::activation::gated;
 use crate::fault::Place;
+use crate::fused::Fused;
 use crate::matrix::Matrix;
 use crate::norm::Norm;
 
@@ -68,13 +69,28 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
-    /// From f32 `[n, cols]` to f32 `[n, rows]`.
+    /// From `[n, cols]` to `[n, rows]` of the same type.
     pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let product = self.matrix.product(x)?;
+        self.forward_with(None, x)
+    }
+
+    /// Likewise, by our kernels where they are faster.
+    pub(crate) fn forward_with(&self, fused: Option<&Fused>, x: &Tensor) -> candle_core::Result<Tensor> {
+        let product = self.product_with(fused, x)?;
         match &self.bias {
-            Some(bias) => product.broadcast_add(bias),
+            Some(bias) => product.broadcast_add(&bias.to_dtype(product.dtype())?),
             None => Ok(product),
         }
+    }
+
+    /// Likewise, without the bias.
+    pub(crate) fn product_with(&self, fused: Option<&Fused>, x: &Tensor) -> candle_core::Result<Tensor> {
+        if let (Some(fused), Matrix::Dense(w)) = (fused, &self.matrix)
+            && let Some(product) = fused.product(x, w, x.dtype())?
+        {
+            return Ok(product);
+        }
+        self.matrix.product(x)
     }
 }
 
@@ -88,12 +104,19 @@ pub(crate) struct Gated {
 }
 
 impl Gated {
-    /// From f32 `[n, hidden]` to f32 `[n, hidden]`.
-    pub(crate) fn forward(&self, place: &Place, x: &Tensor) -> Result<Tensor> {
+    /// From `[n, hidden]` to `[n, hidden]` of the same type.
+    pub(crate) fn forward(&self, place: &Place, fused: Option<&Fused>, x: &Tensor) -> Result<Tensor> {
         let fault = |e| place.fault(e);
-        let gate = self.gate.forward(x).map_err(fault)?;
-        let up = self.up.forward(x).map_err(fault)?;
-        let hidden = gated(place, self.activation, &gate, &up)?;
-        self.down.forward(&hidden).map_err(fault)
+        let gate = self.gate.forward_with(fused, x).map_err(fault)?;
+        let up = self.up.forward_with(fused, x).map_err(fault)?;
+        let ours = match fused {
+            Some(fused) => fused.gated(self.activation, &gate, &up).map_err(fault)?,
+            None => None,
+        };
+        let hidden = match ours {
+            Some(hidden) => hidden,
+            None => gated(place, self.activation, &gate, &up)?,
+        };
+        self.down.forward_with(fused, &hidden).map_err(fault)
     }
 }

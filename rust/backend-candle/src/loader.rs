@@ -12,7 +12,7 @@ use crate::fault::Place;
 use crate::layer::{Cross, Gated, Layer, Linear, Mlp, Weights};
 use crate::matrix::Matrix;
 use crate::norm::Norm;
-use crate::plan::{Forms, Wanted};
+use crate::plan::{Form, Forms, Wanted};
 use crate::quantize::Target;
 use crate::{convert, plan};
 
@@ -23,6 +23,8 @@ pub(crate) struct Loaded {
     pub(crate) bytes: u64,
     /// The two-byte type that suits the model: bf16 where most plain weights are.
     pub(crate) half: DType,
+    /// The type of rows between products.
+    pub(crate) compute: DType,
 }
 
 /// Loads what `spec` asks for from `source`, leaving `workspace` bytes free.
@@ -48,6 +50,7 @@ pub(crate) fn load(
     let total = plan::values(&wanted).max(1);
     let (mut done, mut bytes, mut bf16) = (0, 0, 0);
     let mut parts = HashMap::new();
+    let mut layer_forms = Vec::new();
     for w in &wanted {
         let weight = plan::fetch(source, w)?;
         if weight.ty == QuantType::BF16 {
@@ -55,6 +58,9 @@ pub(crate) fn load(
         }
         let ty = forms.turned(w, weight.ty);
         let form = forms.form(w, ty);
+        if matches!(w.role, Role::Layer(..)) && !w.role.is_vector() {
+            layer_forms.push(form);
+        }
         let part = if w.role == Role::Positions {
             Part::Vector(convert::dense_f32(place, &weight)?)
         } else if w.role.is_vector() {
@@ -71,7 +77,11 @@ pub(crate) fn load(
         }
     }
     let weights = Parts(parts).assemble(spec, place)?;
-    Ok(Loaded { weights, bytes, half: if bf16 * 2 > total { DType::BF16 } else { DType::F16 } })
+    let half = if bf16 * 2 > total { DType::BF16 } else { DType::F16 };
+    // rows between products are of the matrices' own type where all of them have one; blocks take f32
+    let all = |ty: DType| !forms.is_cpu && layer_forms.iter().all(|form| *form == Form::Dense(ty));
+    let compute = [DType::F16, DType::BF16].into_iter().find(|&ty| all(ty)).unwrap_or(DType::F32);
+    Ok(Loaded { weights, bytes, half, compute })
 }
 
 /// A loaded weight.

@@ -37,12 +37,12 @@ pub(crate) struct Packed {
 }
 
 impl Matrix {
-    /// `x` times the matrix transposed: from f32 `[n, cols]` to f32 `[n, rows]`.
+    /// `x` times the matrix transposed: from `[n, cols]` to `[n, rows]` of the same type.
     pub(crate) fn product(&self, x: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Dense(w) => x.to_dtype(w.dtype())?.matmul(&w.t()?)?.to_dtype(DType::F32),
+            Self::Dense(w) => x.to_dtype(w.dtype())?.matmul(&w.t()?)?.to_dtype(x.dtype()),
             Self::Packed(w) => w.product(x),
-            Self::Blocks(_, w) => w.forward(&x.contiguous()?),
+            Self::Blocks(_, w) => w.forward(&x.to_dtype(DType::F32)?.contiguous()?)?.to_dtype(x.dtype()),
         }
     }
 

@@ -1,19 +1,24 @@
 //! One step's batch on the device, checked: a kernel would read past the end instead of failing.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use alloyforge_types::{BLOCK_LEN, Batch, EmbedSpan, Error, ModelSpec, NO_BLOCK, Result, SequenceStep};
 use candle_core::Tensor;
 
 use crate::cache::{Cache, Slots, Span};
 use crate::fault::Place;
-use crate::rope::Turn;
+use crate::fused::Plan;
+use crate::rope::{Known, Turn};
+use crate::words::Words;
 
 /// What the phases of a step share.
 #[derive(Debug)]
 pub(crate) struct Step {
     pub(crate) rows: usize,
-    pub(crate) tokens: Tensor,
+    /// The lists of numbers that the others are ranges of.
+    pub(crate) words: Words,
+    pub(crate) tokens: Range<usize>,
     pub(crate) sequences: Vec<Sequence>,
     /// A plan for each KV group.
     pub(crate) slots: Vec<Slots>,
@@ -21,10 +26,12 @@ pub(crate) struct Step {
     pub(crate) turns: Vec<Turn>,
     pub(crate) num_logit_rows: usize,
     /// The asked rows, where there are any.
-    pub(crate) logit_rows: Option<Tensor>,
+    pub(crate) logit_rows: Option<Range<usize>>,
+    /// How attention is cut for our kernels, where they are there.
+    pub(crate) plan: Option<Plan>,
     pub(crate) embeds: Vec<EmbedSpan>,
     /// The place of each row in its sequence, where the model has learned positions.
-    pub(crate) places: Option<Tensor>,
+    pub(crate) places: Option<Range<usize>>,
     /// Rows of one slot of encoder states: the slot, the first row, how many.
     pub(crate) shares: Vec<(usize, usize, usize)>,
     pub(crate) watched_heads: Vec<(usize, usize)>,
@@ -60,33 +67,49 @@ impl Step {
         spec: &ModelSpec,
         cache: &Cache,
         num_slots: usize,
+        known: &mut [Known],
+        has_kernels: bool,
         batch: &Batch,
     ) -> Result<Self> {
         let fault = |e| place.fault(e);
         check(spec, num_slots, batch).map_err(|what| Error::internal(format!("batch: {what}")))?;
         let rows = batch.tokens.len();
+        let mut words = Words::default();
+        let tokens = words.put(&batch.tokens);
         let mut slots = vec![Vec::with_capacity(rows); spec.kv_groups.len()];
         let mut sequences = Vec::with_capacity(batch.sequences.len());
         for step in &batch.sequences {
             let first_row = sequences.last().map_or(0, |s: &Sequence| s.first_row + s.num_rows);
-            sequences.push(Sequence::new(place, spec, cache, step, first_row, &mut slots)?);
+            sequences.push(Sequence::new(spec, cache, step, first_row, &mut slots, &mut words)?);
         }
-        let turns = spec.ropes.iter().map(|rope| Turn::new(rope, &batch.sequences, &place.device));
-        let slots = slots.iter().map(|slots| Slots::new(slots, &place.device));
+        let slots = slots.iter().map(|slots| Slots::new(slots, &mut words)).collect();
+        let turns = spec.ropes.iter().zip(known);
+        let turns = turns
+            .map(|(rope, known)| Turn::new(rope, &batch.sequences, known, &mut words, &place.device))
+            .collect::<candle_core::Result<_>>()
+            .map_err(fault)?;
+        let plan = has_kernels.then(|| {
+            let tables = |g: usize| batch.sequences.iter().map(|s| s.tables[g].as_slice()).collect();
+            let tables: Vec<Vec<&[u32]>> = (0..spec.kv_groups.len()).map(tables).collect();
+            Plan::new(spec, &sequences, &tables, &mut words)
+        });
+        let places = places(spec, batch, &mut words);
         let wanted: Vec<u32> = batch.logit_rows.iter().map(|&row| row as u32).collect();
         // a device has no tensor of nothing
-        let logit_rows =
-            (!wanted.is_empty()).then(|| Tensor::from_slice(&wanted, wanted.len(), &place.device));
+        let logit_rows = (!wanted.is_empty()).then(|| words.put(&wanted));
+        words.upload(&place.device).map_err(fault)?;
         Ok(Self {
             rows,
-            tokens: Tensor::from_slice(&batch.tokens, rows, &place.device).map_err(fault)?,
+            words,
+            tokens,
             sequences,
-            slots: slots.collect::<candle_core::Result<_>>().map_err(fault)?,
-            turns: turns.collect::<candle_core::Result<_>>().map_err(fault)?,
+            slots,
+            turns,
             num_logit_rows: wanted.len(),
-            logit_rows: logit_rows.transpose().map_err(fault)?,
+            logit_rows,
+            plan,
             embeds: batch.embeds.clone(),
-            places: places(place, spec, batch).map_err(fault)?,
+            places,
             shares: if spec.has_cross() { shares(batch) } else { Vec::new() },
             watched_heads: batch.watched_heads.clone(),
             masks: HashMap::new(),
@@ -97,12 +120,12 @@ impl Step {
 impl Sequence {
     /// Checks the block tables of `step` and appends the slots of its rows to those of each group.
     fn new(
-        place: &Place,
         spec: &ModelSpec,
         cache: &Cache,
         step: &SequenceStep,
         first_row: usize,
         slots: &mut [Vec<u32>],
+        words: &mut Words,
     ) -> Result<Self> {
         let (start, num_rows) = (step.start, step.num_rows);
         let ends = if step.attend_end.is_empty() {
@@ -125,20 +148,18 @@ impl Sequence {
             slots[g].extend(
                 (start..end).map(|i| table[i / BLOCK_LEN] * BLOCK_LEN as u32 + (i % BLOCK_LEN) as u32),
             );
-            spans.push(Span::new(table, first, end, &place.device).map_err(|e| place.fault(e))?);
+            spans.push(Span::new(table, first, end, words));
         }
         Ok(Self { first_row, num_rows, start, ends, spans })
     }
 }
 
 /// The place of each row, where the model has learned positions.
-fn places(place: &Place, spec: &ModelSpec, batch: &Batch) -> candle_core::Result<Option<Tensor>> {
-    if spec.positions.is_none() {
-        return Ok(None);
-    }
+fn places(spec: &ModelSpec, batch: &Batch, words: &mut Words) -> Option<Range<usize>> {
+    spec.positions?;
     let rows = batch.sequences.iter().flat_map(|s| s.start as u32..(s.start + s.num_rows) as u32);
     let rows: Vec<u32> = rows.collect();
-    Tensor::from_slice(&rows, rows.len(), &place.device).map(Some)
+    Some(words.put(&rows))
 }
 
 /// The rows of each slot; neighbours of one slot together.

@@ -11,6 +11,7 @@ use crate::host;
 
 #[cfg_attr(feature = "cuda", path = "cuda/enabled.rs")]
 #[cfg_attr(not(feature = "cuda"), path = "cuda/disabled.rs")]
+#[allow(unsafe_code, reason = "how a stream and its memory are set up")]
 mod cuda;
 #[cfg_attr(feature = "metal", path = "metal/enabled.rs")]
 #[cfg_attr(not(feature = "metal"), path = "metal/disabled.rs")]

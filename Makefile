@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 QUESTION ?= Why is the sky blue?
+# With the module beside it, so that the other crates have the features that they were built with.
+FAULTS := -p alloyforge-engine -p alloyforge-python --features alloyforge-engine/inject-faults --test faults
 
 # The Rust tests and the module that the Python tests import share their artefacts, which takes one
 # interpreter and one way of linking for both.
@@ -28,7 +30,7 @@ test: lint lint-cuda test-rust test-python
 lint: build
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo clippy -p alloyforge-engine --features inject-faults --test faults -- -D warnings
+	cargo clippy $(FAULTS) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
@@ -48,7 +50,7 @@ endif
 test-rust: $(READY)
 	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace; \
 	else cargo test --workspace --lib --bins --tests; fi
-	cargo test -p alloyforge-engine --features inject-faults --test faults
+	cargo test $(FAULTS)
 	cargo test --workspace --doc
 
 test-python: build

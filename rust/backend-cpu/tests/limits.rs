@@ -47,7 +47,8 @@ fn weights_stay_as_compact_as_the_file_has_them() {
             let scales = if w.ty.is_plain() { 0 } else { w.rows.div_ceil(16) * 64 };
             padded(w) + scales - w.data.len()
         };
-        let padding: u64 = stock.0.values().filter(|w| w.rows > 1).map(|w| padding(w) as u64).sum();
+        let matrices = stock.0.iter().filter(|(role, _)| !role.is_vector());
+        let padding: u64 = matrices.map(|(_, w)| padding(w) as u64).sum();
         let weights = backend.memory().weights;
         assert!((stored..=stored + padding).contains(&weights), "{weights} for {stored}");
         assert_eq!(backend.memory().kv, 0);
@@ -63,11 +64,12 @@ fn the_asked_type_is_kept() {
         let options = LoadOptions { dtype, ..options(KvType::F32, 1) };
         load(&spec, &stock, &options).expect("loads").memory().weights
     };
-    let vectors: u64 = stock.0.values().filter(|w| w.rows == 1).map(|w| w.data.len() as u64).sum();
+    let vectors = stock.0.iter().filter(|(role, _)| role.is_vector());
+    let vectors: u64 = vectors.map(|(_, w)| w.data.len() as u64).sum();
     let routers: u64 = stock
         .0
         .iter()
-        .filter(|(role, w)| matches!(role, Role::Layer(_, LayerRole::Router)) && w.rows > 1)
+        .filter(|(role, _)| matches!(role, Role::Layer(_, LayerRole::Router)))
         .map(|(_, w)| padded(w) as u64)
         .sum();
     let whole = size(Some(DType::F32));

@@ -1,4 +1,4 @@
-//! Metal, through what Candle itself offers. Type-checked only: no machine of the project has it.
+//! Metal, through what Candle itself offers. Written from its documentation: no machine of the project can compile it.
 
 use alloyforge_types::{Error, Result};
 use candle_core::Device;

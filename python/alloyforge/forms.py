@@ -77,9 +77,13 @@ def check_alone(sampling: Mapping[str, Any]) -> None:
             raise invalid(name, "cannot be said where `tool_choice` forces a call")
 
 
+# JSON as templates write it. Where white space is free a model may go on with it for ever.
+_WRITTEN = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+
 def json_call(mark: Mark, template: str, prompt: str, tools: Sequence[Mapping[str, Any]]) -> str:
     """A call as `{"name": …, "arguments": …}`, in `<tool_call>` where the template writes such."""
-    call = f"%json {json.dumps({'anyOf': [_call_schema(tool) for tool in tools]})}"
+    call = f"%json {_schema({'anyOf': [_call_schema(tool) for tool in tools]})}"
     start, rules = "call", [f"call: {call}"]
     if "<tool_call>" in template:
         start = f'{mark("<tool_call>")} "\\n" call "\\n" {mark("</tool_call>")}'
@@ -93,11 +97,11 @@ def json_call(mark: Mark, template: str, prompt: str, tools: Sequence[Mapping[st
 def mistral_call(mark: Mark, template: str, _prompt: str, tools: Sequence[Mapping[str, Any]]) -> str:
     """A call behind `[TOOL_CALLS]`: a list with one, or, with `[ARGS]`, its name and its arguments."""
     if "[ARGS]" not in template:
-        call = f"%json {json.dumps({'anyOf': [_call_schema(tool) for tool in tools]})}"
+        call = f"%json {_schema({'anyOf': [_call_schema(tool) for tool in tools]})}"
         return f'start: {mark("[TOOL_CALLS]")} "[" call "]"\ncall: {call}'
     rules = [
         f"call{i}: {json.dumps(_name(tool))} {mark('[ARGS]')} arguments{i}\n"
-        f"arguments{i}: %json {json.dumps(_parameters(tool))}"
+        f"arguments{i}: %json {_schema(_parameters(tool))}"
         for i, tool in enumerate(tools)
     ]
     calls = " | ".join(f"call{i}" for i in range(len(tools)))
@@ -109,11 +113,15 @@ def harmony_call(mark: Mark, _template: str, _prompt: str, tools: Sequence[Mappi
     rules = [
         f"call{i}: {mark('<|channel|>')} {json.dumps(f'commentary to=functions.{_name(tool)} ')} "
         f'{mark("<|constrain|>")} "json" {mark("<|message|>")} arguments{i} {mark("<|call|>")}\n'
-        f"arguments{i}: %json {json.dumps(_parameters(tool))}"
+        f"arguments{i}: %json {_schema(_parameters(tool))}"
         for i, tool in enumerate(tools)
     ]
     calls = " | ".join(f"call{i}" for i in range(len(tools)))
     return "\n".join([f"start: {calls}", *rules])
+
+
+def _schema(schema: Mapping[str, Any]) -> str:
+    return json.dumps({**schema, "x-guidance": _WRITTEN})
 
 
 def _name(tool: Mapping[str, Any]) -> str:

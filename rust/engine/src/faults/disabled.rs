@@ -4,7 +4,7 @@ use super::FaultPoint;
 
 /// Nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Fault;
+pub struct Fault {}
 
 impl Fault {
     #[inline(always)]

@@ -9,7 +9,8 @@ mod plain;
 
 use std::ops::Range;
 
-use alloyforge_kernels::disjoint::Disjoint;
+use alloyforge_kernels::disjoint::{Disjoint, PerWorker};
+use alloyforge_kernels::grid::Grid;
 use alloyforge_kernels::isa::Isa;
 use alloyforge_kernels::norm;
 use alloyforge_kernels::packed::activations::{Activations, Block, num_blocks, quantize_row};
@@ -140,6 +141,33 @@ fn columns(
     unsafe { product::product(isa, &linear.matrix, rows, input, output, panel) }
 }
 
+/// Whole products of the same rows, in one job.
+fn whole(
+    isa: Isa,
+    pool: &Pool,
+    scratch: &PerWorker<Scratch>,
+    products: &[(&Linear, &Disjoint<'_, f32>)],
+    input: Input<'_>,
+    store: Store,
+) -> Result<()> {
+    let grid = |linear: &Linear| Grid::new(&linear.matrix, input.count());
+    let parts = products.iter().map(|(linear, _)| grid(linear).parts()).sum();
+    pool.run(parts, |mut index, worker| {
+        let mut scratch = scratch.get(worker);
+        for (linear, values) in products {
+            let grid = grid(linear);
+            if index < grid.parts() {
+                let (batch, rows) = grid.part(index);
+                let (first_row, input) = (batch.start, input.batch(batch));
+                // SAFETY: each part has rows and columns of its own.
+                return unsafe { part(isa, linear, rows, input, values, first_row, store, &mut scratch) };
+            }
+            index -= grid.parts();
+        }
+        Ok(())
+    })
+}
+
 /// A whole product of the step's rows that ends in the residual stream: added at once, or by way of a
 /// norm.
 fn into_residual(
@@ -150,18 +178,12 @@ fn into_residual(
     residual: &mut [f32],
     added: &mut [f32],
 ) -> Result<()> {
-    let rows = linear.matrix.rows();
     {
         let (target, store) = match post_norm {
             None => (Disjoint::new(residual), Store::AddScaled(tools.residual_scale)),
             Some(_) => (Disjoint::new(added), Store::Set),
         };
-        tools.pool.run(product::num_chunks(rows), |chunk, worker| {
-            let mut scratch = tools.scratch.get(worker);
-            let rows = product::chunk_rows(chunk, rows);
-            // SAFETY: each chunk has columns of its own.
-            unsafe { part(tools.isa, linear, rows, input, &target, 0, store, &mut scratch) }
-        })?;
+        whole(tools.isa, tools.pool, tools.scratch, &[(linear, &target)], input, store)?;
     }
     match post_norm {
         None => Ok(()),
@@ -204,7 +226,7 @@ fn add_normed(
 struct Tools<'a> {
     isa: Isa,
     pool: &'a Pool,
-    scratch: &'a alloyforge_kernels::disjoint::PerWorker<Scratch>,
+    scratch: &'a PerWorker<Scratch>,
     residual_scale: f32,
     eps: f32,
 }

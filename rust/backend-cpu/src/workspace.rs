@@ -2,6 +2,7 @@
 
 use alloyforge_kernels::attention;
 use alloyforge_kernels::disjoint::PerWorker;
+use alloyforge_kernels::grid::Grid;
 use alloyforge_kernels::memory::Buffer;
 use alloyforge_kernels::packed::activations::{Activations, num_blocks};
 use alloyforge_kernels::product;
@@ -48,7 +49,7 @@ pub(crate) struct Partials {
 #[derive(Debug)]
 pub(crate) struct Scratch {
     pub(crate) panel: Vec<f32>,
-    /// A chunk's gate and up, `[max_rows, CHUNK_ROWS]`.
+    /// A part's gate and up, `[batch, CHUNK_ROWS]`.
     pub(crate) gate: Table,
     pub(crate) up: Table,
     pub(crate) attention: attention::Scratch,
@@ -148,11 +149,12 @@ impl Workspace {
         let panel = product::scratch_len(widths.into_iter().max().unwrap_or(0));
         let (head_dim, group) =
             (widest(|a| a.head_dim).max(cross_head), widest(|a| a.num_heads / a.num_kv_heads));
+        let batch = rows.min(Grid::MAX_BATCH);
         let scratch = PerWorker::new(threads, || {
             Ok::<_, Error>(Scratch {
                 panel: vec![0.0; panel],
-                gate: Table::new(rows, product::CHUNK_ROWS)?,
-                up: Table::new(rows, product::CHUNK_ROWS)?,
+                gate: Table::new(batch, product::CHUNK_ROWS)?,
+                up: Table::new(batch, product::CHUNK_ROWS)?,
                 attention: attention::Scratch::new(head_dim, group),
             })
         })?;
@@ -196,7 +198,7 @@ impl Workspace {
             bytes: 0,
         };
         let per_thread =
-            4 * (panel + 2 * rows * product::CHUNK_ROWS) + workspace.scratch.get(0).attention.bytes();
+            4 * (panel + 2 * batch * product::CHUNK_ROWS) + workspace.scratch.get(0).attention.bytes();
         workspace.bytes = bytes
             + (workspace.blocks.bytes() + workspace.gated.bytes()) as u64
             + 16 * pairs as u64

@@ -14,8 +14,12 @@ use alloyforge_kernels::pool::Pool;
 use alloyforge_kernels::topology;
 use alloyforge_types::Result;
 
-/// Independent chains: enough for the latency of any of these.
+/// Independent chains: enough for the latency of any of these, and on sets whose registers hold fewer, in
+/// quarters one after the other.
 const CHAINS: usize = 16;
+
+/// A quarter of them.
+const FEW: usize = CHAINS / 4;
 
 /// Links of a chain in one run.
 const LINKS: usize = 200_000;
@@ -42,9 +46,16 @@ impl Kernel for Bytes {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f32 {
+        if S::REGISTERS >= 32 { self.chains::<S, CHAINS>(s) } else { self.chains::<S, FEW>(s) }
+    }
+}
+
+impl Bytes {
+    #[inline(always)]
+    fn chains<S: Simd, const N: usize>(self, s: S) -> f32 {
         let weights = s.splat_byte(black_box(0));
-        let mut sums = [s.open(s.splat_sum(0)); CHAINS];
-        for i in 0..LINKS {
+        let mut sums = [s.open(s.splat_sum(0)); N];
+        for i in 0..LINKS * (CHAINS / N) {
             for sum in &mut sums {
                 *sum = s.dot(*sum, weights, [i as i8 & 63, 1, 2, 3]);
             }
@@ -65,9 +76,16 @@ impl Kernel for Floats {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f32 {
+        if S::REGISTERS >= 32 { self.chains::<S, CHAINS>(s) } else { self.chains::<S, FEW>(s) }
+    }
+}
+
+impl Floats {
+    #[inline(always)]
+    fn chains<S: Simd, const N: usize>(self, s: S) -> f32 {
         let factor = s.splat(black_box(0.5));
-        let mut sums = [factor; CHAINS];
-        for _ in 0..LINKS {
+        let mut sums = [factor; N];
+        for _ in 0..LINKS * (CHAINS / N) {
             for sum in &mut sums {
                 *sum = s.mul_add(*sum, factor, factor);
             }

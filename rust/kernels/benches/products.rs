@@ -9,12 +9,13 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use alloyforge_kernels::disjoint::{Disjoint, PerWorker};
+use alloyforge_kernels::grid::Grid;
 use alloyforge_kernels::isa::{Isa, Kernel, Simd};
 use alloyforge_kernels::matrix::Matrix;
 use alloyforge_kernels::memory::Buffer;
 use alloyforge_kernels::packed::activations::{Activations, num_blocks, quantize_row};
 use alloyforge_kernels::pool::Pool;
-use alloyforge_kernels::product::{Input, Output, Store, chunk_rows, num_chunks, product, scratch_len};
+use alloyforge_kernels::product::{Input, Output, Store, product, scratch_len};
 use alloyforge_types::{Error, QuantType, Result};
 
 /// Rows, columns, and rows of activations of the large product.
@@ -37,7 +38,7 @@ fn best(runs: usize, mut run: impl FnMut()) -> f64 {
         .fold(f64::INFINITY, f64::min)
 }
 
-/// Sixteen independent chains of products of bytes.
+/// Sixteen independent chains of products of bytes, in quarters where registers hold fewer.
 struct Peak(usize);
 
 impl Kernel for Peak {
@@ -45,10 +46,17 @@ impl Kernel for Peak {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f32 {
+        if S::REGISTERS >= 32 { self.chains::<S, 16>(s) } else { self.chains::<S, 4>(s) }
+    }
+}
+
+impl Peak {
+    #[inline(always)]
+    fn chains<S: Simd, const N: usize>(self, s: S) -> f32 {
         // so few that 16 bits hold them
         let weights = s.splat_byte(black_box(0));
-        let mut sums = [s.open(s.splat_sum(0)); 16];
-        for i in 0..self.0 {
+        let mut sums = [s.open(s.splat_sum(0)); N];
+        for i in 0..self.0 * (16 / N) {
             for sum in &mut sums {
                 *sum = s.dot(*sum, weights, [i as i8 & 63, 1, 2, 3]);
             }
@@ -57,7 +65,7 @@ impl Kernel for Peak {
     }
 }
 
-/// Sixteen independent chains of fused multiplications and additions.
+/// Sixteen independent chains of fused multiplications and additions, as above.
 struct Floats(usize);
 
 impl Kernel for Floats {
@@ -65,9 +73,16 @@ impl Kernel for Floats {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f32 {
+        if S::REGISTERS >= 32 { self.chains::<S, 16>(s) } else { self.chains::<S, 4>(s) }
+    }
+}
+
+impl Floats {
+    #[inline(always)]
+    fn chains<S: Simd, const N: usize>(self, s: S) -> f32 {
         let factor = s.splat(black_box(0.5));
-        let mut sums = [factor; 16];
-        for _ in 0..self.0 {
+        let mut sums = [factor; N];
+        for _ in 0..self.0 * (16 / N) {
             for sum in &mut sums {
                 *sum = s.mul_add(*sum, factor, factor);
             }
@@ -162,18 +177,20 @@ impl Case {
         let values = Disjoint::new(&mut self.out);
         let mut outcome = Ok(());
         let seconds = best(runs, || {
-            outcome = pool.run(num_chunks(rows), |chunk, worker| {
+            let grid = Grid::new(&self.matrix, count);
+            outcome = pool.run(grid.parts(), |index, worker| {
+                let (batch, part) = grid.part(index);
                 let output = Output {
                     values: &values,
                     stride: rows,
-                    first_row: 0,
+                    first_row: batch.start,
                     first_column: 0,
                     bias: None,
                     store: Store::Set,
                 };
                 let scratch = &mut scratch.get(worker);
-                // SAFETY: each chunk has columns of its own.
-                unsafe { product(isa, &self.matrix, chunk_rows(chunk, rows), input, output, scratch) }
+                // SAFETY: each part has rows and columns of its own.
+                unsafe { product(isa, &self.matrix, part, input.batch(batch), output, scratch) }
             });
         });
         outcome.map(|()| seconds)

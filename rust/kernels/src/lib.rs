@@ -22,6 +22,7 @@ pub mod convert;
 pub mod cuda;
 pub mod dequant;
 pub mod disjoint;
+pub mod grid;
 pub mod isa;
 mod lanes;
 mod math;

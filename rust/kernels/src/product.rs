@@ -72,6 +72,19 @@ impl<'a> Input<'a> {
         Self { blocks, ..self }
     }
 
+    /// The rows `range` of these.
+    ///
+    /// # Panics
+    /// Where there are fewer.
+    pub fn batch(self, range: Range<usize>) -> Self {
+        assert!(range.end <= self.count(), "rows {range:?} of {}", self.count());
+        let rows = match self.rows {
+            InputRows::Range(from, _) => InputRows::Range(from + range.start, from + range.end),
+            InputRows::Listed(rows) => InputRows::Listed(&rows[range]),
+        };
+        Self { rows, ..self }
+    }
+
     /// How many rows.
     #[inline(always)]
     pub fn count(&self) -> usize {

@@ -4,6 +4,7 @@ use alloyforge_interfaces::TensorStore;
 use alloyforge_kernels::activation::{Activation, activate_plain};
 use alloyforge_kernels::dequant;
 use alloyforge_kernels::disjoint::{Disjoint, PerWorker};
+use alloyforge_kernels::grid::Grid;
 use alloyforge_kernels::isa::Isa;
 use alloyforge_kernels::matrix::Matrix;
 use alloyforge_kernels::pool::Pool;
@@ -75,16 +76,17 @@ impl Linear {
             Ok::<_, Error>(vec![0.0; product::scratch_len(self.matrix.cols())])
         })?;
         let values = Disjoint::new(out);
-        pool.run(product::num_chunks(rows), |chunk, worker| {
-            let part = product::chunk_rows(chunk, rows);
-            let bias = self.bias.as_deref();
-            let output =
-                Output { values: &values, stride: rows, first_row, first_column: 0, bias, store: Store::Set };
+        let grid = Grid::new(&self.matrix, count);
+        pool.run(grid.parts(), |index, worker| {
+            let (batch, part) = grid.part(index);
+            let (bias, input) = (self.bias.as_deref(), input.batch(batch.clone()));
+            let (values, first_row) = (&values, first_row + batch.start);
+            let output = Output { values, stride: rows, first_row, first_column: 0, bias, store: Store::Set };
             let mut scratch = scratch.get(worker);
-            // SAFETY: each chunk has columns of its own.
+            // SAFETY: each part has rows and columns of its own.
             unsafe { product::product(isa, &self.matrix, part.clone(), input, output, &mut scratch) }?;
             let Some(activation) = activation else { return Ok(()) };
-            for row in first_row..first_row + count {
+            for row in first_row..first_row + batch.len() {
                 // SAFETY: as above.
                 let part = unsafe { values.part(row * rows + part.start..row * rows + part.end) };
                 activate_plain(isa, activation, part);

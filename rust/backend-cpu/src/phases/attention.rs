@@ -5,11 +5,11 @@ use alloyforge_kernels::disjoint::Disjoint;
 use alloyforge_kernels::norm;
 use alloyforge_kernels::packed::BLOCK;
 use alloyforge_kernels::packed::activations::quantize_row;
-use alloyforge_kernels::product::{Input, Store, chunk_rows, num_chunks};
+use alloyforge_kernels::product::{Input, Store};
 use alloyforge_kernels::rope::{rotate_half, rotate_interleaved};
 use alloyforge_types::{BLOCK_LEN, Result, RopeLayout};
 
-use super::{Context, Tools, by_rows, into_residual, norm_behind, norm_rows, part, takes_blocks, to_blocks};
+use super::{Context, Tools, by_rows, into_residual, norm_behind, norm_rows, takes_blocks, to_blocks, whole};
 use crate::layer::{HeadNorm, Layer};
 use crate::step::Rows;
 use crate::workspace::PARTS_KEPT;
@@ -41,25 +41,9 @@ fn products(layer: &Layer, context: &mut Context<'_>) -> Result<()> {
             Input::first(input, hidden, count).with_blocks(blocks)
         }
     };
-    let products = [
-        (&layer.q, Disjoint::new(work.q.get_mut())),
-        (&layer.k, Disjoint::new(work.k.get_mut())),
-        (&layer.v, Disjoint::new(work.v.get_mut())),
-    ];
-    let chunks: usize = products.iter().map(|(linear, _)| num_chunks(linear.matrix.rows())).sum();
-    context.pool.run(chunks, |mut chunk, worker| {
-        let mut scratch = work.scratch.get(worker);
-        for (linear, values) in &products {
-            let rows = linear.matrix.rows();
-            if chunk < num_chunks(rows) {
-                let rows = chunk_rows(chunk, rows);
-                // SAFETY: each chunk has columns of its own.
-                return unsafe { part(isa, linear, rows, input, values, 0, Store::Set, &mut scratch) };
-            }
-            chunk -= num_chunks(rows);
-        }
-        Ok(())
-    })
+    let [q, k, v] = [&mut work.q, &mut work.k, &mut work.v].map(|table| Disjoint::new(table.get_mut()));
+    let products = [(&layer.q, &q), (&layer.k, &k), (&layer.v, &v)];
+    whole(isa, pool, &work.scratch, &products, input, Store::Set)
 }
 
 /// The norm over all heads together.

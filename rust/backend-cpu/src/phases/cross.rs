@@ -2,10 +2,10 @@
 
 use alloyforge_kernels::attention::{self, QueryTile};
 use alloyforge_kernels::disjoint::Disjoint;
-use alloyforge_kernels::product::{Input, Store, chunk_rows, num_chunks};
+use alloyforge_kernels::product::{Input, Store};
 use alloyforge_types::{BLOCK_LEN, Error, Result};
 
-use super::{Context, Tools, into_residual, norm_rows, part, takes_blocks, to_blocks};
+use super::{Context, Tools, into_residual, norm_rows, takes_blocks, to_blocks, whole};
 use crate::layer::Cross;
 
 /// Norm, queries, attention over the states of each sequence's slot, output, residual.
@@ -39,12 +39,7 @@ fn queries(cross: &Cross, context: &mut Context<'_>) -> Result<()> {
     )?;
     let input = Input::first(work.normed.get(), hidden, count).with_blocks(wanted.then(|| work.blocks.get()));
     let values = Disjoint::new(work.q.get_mut());
-    let width = cross.width();
-    context.pool.run(num_chunks(width), |chunk, worker| {
-        let mut scratch = work.scratch.get(worker);
-        // SAFETY: each chunk has columns of its own.
-        unsafe { part(isa, &cross.q, chunk_rows(chunk, width), input, &values, 0, Store::Set, &mut scratch) }
-    })
+    whole(isa, context.pool, &work.scratch, &[(&cross.q, &values)], input, Store::Set)
 }
 
 /// Softmax attention over the states. One chunk takes some rows of one slot and one head.
@@ -157,16 +152,8 @@ pub(crate) fn put(
         let blocks = to_blocks(isa, pool, wanted, part_of, hidden, count, &mut work.blocks)?;
         let input = Input::first(part_of, hidden, count).with_blocks(blocks);
         {
-            let products =
-                [(&cross.k, Disjoint::new(work.k.get_mut())), (&cross.v, Disjoint::new(work.v.get_mut()))];
-            let chunks = num_chunks(width);
-            pool.run(2 * chunks, |chunk, worker| {
-                let (linear, values) = &products[chunk / chunks];
-                let rows = chunk_rows(chunk % chunks, width);
-                let mut scratch = work.scratch.get(worker);
-                // SAFETY: each chunk has columns of its own.
-                unsafe { part(isa, linear, rows, input, values, 0, Store::Set, &mut scratch) }
-            })?;
+            let [k, v] = [&mut work.k, &mut work.v].map(|table| Disjoint::new(table.get_mut()));
+            whole(isa, pool, &work.scratch, &[(&cross.k, &k), (&cross.v, &v)], input, Store::Set)?;
         }
         let (k, v) = (work.k.get(), work.v.get());
         let (first_block, layout) = (from / BLOCK_LEN, cross.heads.layout);

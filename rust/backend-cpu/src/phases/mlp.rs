@@ -2,9 +2,10 @@
 
 use alloyforge_kernels::activation::activate;
 use alloyforge_kernels::disjoint::Disjoint;
+use alloyforge_kernels::grid::Grid;
 use alloyforge_kernels::packed::BLOCK;
 use alloyforge_kernels::packed::activations::quantize_row;
-use alloyforge_kernels::product::{CHUNK_ROWS, Input, Store, chunk_rows, num_chunks};
+use alloyforge_kernels::product::{CHUNK_ROWS, Input, Store};
 use alloyforge_types::Result;
 
 use super::{
@@ -58,21 +59,23 @@ fn dense(mlp: &Dense, layer: &Layer, context: &mut Context<'_>) -> Result<()> {
     let input =
         Input::first(input, context.spec.hidden_dim, count).with_blocks(wanted.then(|| work.blocks.get()));
     let gives_blocks = takes_blocks(&[&mlp.down]);
+    let grid = Grid::new(&mlp.gate.matrix, count);
     if gives_blocks {
         let blocks = Disjoint::new(work.gated.get_mut());
-        context.pool.run(num_chunks(ff_dim), |chunk, worker| {
+        context.pool.run(grid.parts(), |index, worker| {
             let mut scratch = tools.scratch.get(worker);
             let Scratch { panel, gate, up, .. } = &mut *scratch;
-            let rows = chunk_rows(chunk, ff_dim);
+            let (batch, rows) = grid.part(index);
             let (width, places) = (rows.len(), rows.start / BLOCK..rows.end / BLOCK);
-            // a chunk's numbers stay in the cache until they are blocks
-            let (gate, up) = (&mut gate.get_mut()[..count * width], &mut up.get_mut()[..count * width]);
+            let (first, len, input) = (batch.start, batch.len() * width, input.batch(batch));
+            // a part's numbers stay in the cache until they are blocks
+            let (gate, up) = (&mut gate.get_mut()[..len], &mut up.get_mut()[..len]);
             columns(isa, &mlp.gate, rows.clone(), input, gate, panel)?;
             columns(isa, &mlp.up, rows, input, up, panel)?;
             activate(isa, mlp.activation, gate, up);
             for (row, gate) in gate.chunks_exact(width).enumerate() {
-                let first = row * (ff_dim / BLOCK);
-                // SAFETY: each chunk has columns of its own, and they are whole blocks.
+                let first = (first + row) * (ff_dim / BLOCK);
+                // SAFETY: each part has rows and columns of its own, which are whole blocks.
                 let blocks = unsafe { blocks.part(first + places.start..first + places.end) };
                 quantize_row(isa, gate, blocks);
             }
@@ -80,15 +83,16 @@ fn dense(mlp: &Dense, layer: &Layer, context: &mut Context<'_>) -> Result<()> {
         })?;
     } else {
         let (gate, up) = (Disjoint::new(work.gate.get_mut()), Disjoint::new(work.up.get_mut()));
-        context.pool.run(num_chunks(ff_dim), |chunk, worker| {
+        context.pool.run(grid.parts(), |index, worker| {
             let mut scratch = tools.scratch.get(worker);
-            let rows = chunk_rows(chunk, ff_dim);
-            // SAFETY: each chunk has columns of its own.
+            let (batch, rows) = grid.part(index);
+            let (first, input) = (batch.start, input.batch(batch.clone()));
+            // SAFETY: each part has rows and columns of its own.
             unsafe {
-                part(isa, &mlp.gate, rows.clone(), input, &gate, 0, Store::Set, &mut scratch)?;
-                part(isa, &mlp.up, rows.clone(), input, &up, 0, Store::Set, &mut scratch)?;
+                part(isa, &mlp.gate, rows.clone(), input, &gate, first, Store::Set, &mut scratch)?;
+                part(isa, &mlp.up, rows.clone(), input, &up, first, Store::Set, &mut scratch)?;
             }
-            for row in 0..count {
+            for row in batch {
                 let range = row * ff_dim + rows.start..row * ff_dim + rows.end;
                 // SAFETY: as above.
                 let (gate, up) = unsafe { (gate.part(range.clone()), up.part(range)) };

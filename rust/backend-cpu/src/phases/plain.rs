@@ -2,7 +2,8 @@
 
 use alloyforge_kernels::activation::activate_plain;
 use alloyforge_kernels::disjoint::Disjoint;
-use alloyforge_kernels::product::{Input, Store, chunk_rows, num_chunks};
+use alloyforge_kernels::grid::Grid;
+use alloyforge_kernels::product::{Input, Store};
 use alloyforge_types::Result;
 
 use super::{Context, Tools, into_residual, part, takes_blocks, to_blocks};
@@ -26,12 +27,14 @@ pub(crate) fn plain(mlp: &Plain, layer: &Layer, context: &mut Context<'_>) -> Re
         Input::first(input, context.spec.hidden_dim, count).with_blocks(wanted.then(|| work.blocks.get()));
     {
         let values = Disjoint::new(work.gate.get_mut());
-        context.pool.run(num_chunks(ff_dim), |chunk, worker| {
+        let grid = Grid::new(&mlp.up.matrix, count);
+        context.pool.run(grid.parts(), |index, worker| {
             let mut scratch = tools.scratch.get(worker);
-            let rows = chunk_rows(chunk, ff_dim);
-            // SAFETY: each chunk has columns of its own.
-            unsafe { part(isa, &mlp.up, rows.clone(), input, &values, 0, Store::Set, &mut scratch) }?;
-            for row in 0..count {
+            let (batch, rows) = grid.part(index);
+            let (first, input) = (batch.start, input.batch(batch.clone()));
+            // SAFETY: each part has rows and columns of its own.
+            unsafe { part(isa, &mlp.up, rows.clone(), input, &values, first, Store::Set, &mut scratch) }?;
+            for row in batch {
                 // SAFETY: as above.
                 let part = unsafe { values.part(row * ff_dim + rows.start..row * ff_dim + rows.end) };
                 activate_plain(isa, mlp.activation, part);

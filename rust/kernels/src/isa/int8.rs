@@ -70,10 +70,10 @@ pub trait Int8: Copy + Send + Sync + 'static {
         [bytes; 2]
     }
 
-    /// Adds to each sum its row's two words times the two activations. Only where there are
-    /// [words](Self::HAS_WORDS).
+    /// Adds to each sum its row's two words times the two activations, which are the halves of a number as
+    /// they lie in memory. Only where there are [words](Self::HAS_WORDS).
     #[inline(always)]
-    fn dot_words(self, sums: Self::Sums, _words: Self::Bytes, _activations: [i16; 2]) -> Self::Sums {
+    fn dot_words(self, sums: Self::Sums, _words: Self::Bytes, _activations: i32) -> Self::Sums {
         sums
     }
 }

@@ -8,7 +8,7 @@ use alloyforge_types::{Error, QuantType, Result};
 use super::TILE_ROWS;
 use super::activations::Block;
 use super::format::{Format, with_format};
-use super::panel::{Decoded, PANEL_BLOCKS, Panel, has_words, multiply_words};
+use super::panel::{PANEL_BLOCKS, Panel, Widened, multiply_panel};
 use super::step::{Ahead, Strip, multiply, strips};
 use super::tile::{Tile, Tiles};
 use crate::isa::{Isa, Kernel, LANES, Simd};
@@ -21,7 +21,7 @@ const TILES: usize = 2;
 const MANY_ROWS: usize = 8;
 
 /// Rows whose sums are kept while a panel is multiplied.
-const ROWS: usize = 64;
+const ROWS: usize = 128;
 
 /// The rows that are multiplied and where their products go.
 struct Target<'b, 'm> {
@@ -86,7 +86,7 @@ impl<S: Simd, F: Format> Strip<S> for Product<'_, '_, '_, F> {
         let lines = if row == 0 { self.ahead.lines } else { 0 };
         let ahead = Ahead { lines, ..self.ahead };
         // SAFETY: rows and tiles have as many blocks as the matrix.
-        unsafe { multiply::<S, F, Tile, B, T>(s, tiles, rows, self.num_blocks, ahead, &mut sums) };
+        unsafe { multiply::<S, F, B, T>(s, tiles, rows, self.num_blocks, ahead, &mut sums) };
         for (b, sums) in sums.iter().enumerate() {
             for (t, sums) in sums.iter().enumerate() {
                 // SAFETY: the caller of `product` keeps everybody else away from these.
@@ -101,6 +101,7 @@ impl<F: Format> Product<'_, '_, '_, F> {
     #[inline(always)]
     fn many_rows<S: Simd>(&self, s: S, tile: usize, count: usize) {
         let mut panel = Panel::new();
+        let mut room = Widened::new();
         let mut sums = [[0.0f32; LANES]; ROWS];
         let mut first = 0;
         while first < count {
@@ -111,36 +112,18 @@ impl<F: Format> Product<'_, '_, '_, F> {
                 let blocks = PANEL_BLOCKS.min(self.num_blocks - block);
                 // SAFETY: the tile has these blocks.
                 unsafe { panel.decode::<S, F>(s, self.tiles[tile], block, blocks) };
-                let weights = Decoded(&panel);
                 let mut row = 0;
                 while row < some {
                     // SAFETY: the rows have these blocks, and the panel too, in format `F`.
                     row += unsafe {
+                        let sums = &mut sums[row..];
+                        let span = (first + row, block, blocks);
                         match some - row {
-                            4.. if S::REGISTERS >= 8 => self.some_rows::<S, 4>(
-                                s,
-                                weights,
-                                first + row,
-                                block,
-                                blocks,
-                                &mut sums[row..],
-                            ),
-                            2.. => self.some_rows::<S, 2>(
-                                s,
-                                weights,
-                                first + row,
-                                block,
-                                blocks,
-                                &mut sums[row..],
-                            ),
-                            _ => self.some_rows::<S, 1>(
-                                s,
-                                weights,
-                                first + row,
-                                block,
-                                blocks,
-                                &mut sums[row..],
-                            ),
+                            4.. if S::REGISTERS >= 8 => {
+                                self.some_rows::<S, 4>(s, &panel, span, &mut room, sums)
+                            }
+                            2.. => self.some_rows::<S, 2>(s, &panel, span, &mut room, sums),
+                            _ => self.some_rows::<S, 1>(s, &panel, span, &mut room, sums),
                         }
                     };
                 }
@@ -163,35 +146,18 @@ impl<F: Format> Product<'_, '_, '_, F> {
     unsafe fn some_rows<S: Simd, const B: usize>(
         &self,
         s: S,
-        weights: Decoded<'_>,
-        row: usize,
-        block: usize,
-        blocks: usize,
+        panel: &Panel,
+        (row, block, blocks): (usize, usize, usize),
+        room: &mut Widened,
         sums: &mut [[f32; LANES]],
     ) -> usize {
         let mut rows = [std::ptr::null::<Block>(); B];
-        let mut vectors = [[s.splat(0.0); 1]; B];
         for b in 0..B {
             rows[b] = self.target.row(row + b)[block..].as_ptr();
-            vectors[b][0] = s.load(&sums[b]);
         }
-        if const { has_words::<S, F>() } {
-            let mut sums = [s.splat(0.0); B];
-            for b in 0..B {
-                sums[b] = vectors[b][0];
-            }
+        if let Some(sums) = sums.first_chunk_mut::<B>() {
             // SAFETY: the caller's promise.
-            unsafe { multiply_words(s, weights.0, rows, blocks, &mut sums) };
-            for b in 0..B {
-                vectors[b][0] = sums[b];
-            }
-        } else {
-            let ahead = Ahead { start: std::ptr::null(), lines: 0 };
-            // SAFETY: the caller's promise.
-            unsafe { multiply::<S, F, Decoded<'_>, B, 1>(s, [weights], rows, blocks, ahead, &mut vectors) };
-        }
-        for b in 0..B {
-            s.store(vectors[b][0], &mut sums[b]);
+            unsafe { multiply_panel::<S, F, B>(s, panel, rows, blocks, room, sums) };
         }
         B
     }

@@ -7,12 +7,12 @@
 use super::activations::Block;
 use super::codes::Codes;
 use super::format::Format;
-use super::panel::Weights;
 use super::scales::{Factors, Scales};
+use super::tile::Tile;
 use crate::isa::{Simd, prefetch};
 
 /// How many groups of a block may be added up in 16 bits, pair by pair.
-const fn groups_together(largest: u8, has_halves: bool) -> usize {
+pub(super) const fn groups_together(largest: u8, has_halves: bool) -> usize {
     let pair = 2 * 127 * largest as usize;
     let mut groups = if has_halves { 4 } else { 8 };
     while groups > 1 && groups * pair > i16::MAX as usize {
@@ -36,9 +36,9 @@ pub(crate) struct Ahead {
 /// # Safety
 /// The rows have these blocks, and the tiles too, in format `F`.
 #[inline(always)]
-pub(crate) unsafe fn multiply<S: Simd, F: Format, W: Weights<F>, const B: usize, const T: usize>(
+pub(crate) unsafe fn multiply<S: Simd, F: Format, const B: usize, const T: usize>(
     s: S,
-    tiles: [W; T],
+    tiles: [Tile; T],
     rows: [*const Block; B],
     count: usize,
     ahead: Ahead,
@@ -50,10 +50,10 @@ pub(crate) unsafe fn multiply<S: Simd, F: Format, W: Weights<F>, const B: usize,
             prefetch(ahead.start.wrapping_add(64 * line));
         }
         // SAFETY: the caller's promise, to the end of the block.
-        let mut factors = [unsafe { tiles[0].factors(s, k) }; T];
+        let mut factors = [unsafe { tiles[0].factors::<S, F>(s, k) }; T];
         for t in 1..T {
             // SAFETY: as above.
-            factors[t] = unsafe { tiles[t].factors(s, k) };
+            factors[t] = unsafe { tiles[t].factors::<S, F>(s, k) };
         }
         let mut products = [[s.splat_sum(0); T]; B];
         let mut partial = [[s.open(s.splat_sum(0)); T]; B];
@@ -62,7 +62,7 @@ pub(crate) unsafe fn multiply<S: Simd, F: Format, W: Weights<F>, const B: usize,
             ($($group:literal)*) => {$(
                 // SAFETY: as above.
                 unsafe {
-                    group::<S, F, W, B, T, $group>(
+                    group::<S, F, B, T, $group>(
                         s, &tiles, &rows, k, &factors, &mut products, &mut partial, sums,
                     );
                 }
@@ -80,9 +80,9 @@ pub(crate) unsafe fn multiply<S: Simd, F: Format, W: Weights<F>, const B: usize,
 #[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "what a block keeps in registers")]
 #[allow(clippy::needless_range_loop, reason = "rows and tiles at once")]
-unsafe fn group<S: Simd, F: Format, W: Weights<F>, const B: usize, const T: usize, const G: usize>(
+unsafe fn group<S: Simd, F: Format, const B: usize, const T: usize, const G: usize>(
     s: S,
-    tiles: &[W; T],
+    tiles: &[Tile; T],
     rows: &[*const Block; B],
     k: usize,
     factors: &[Factors<S::V>; T],
@@ -94,10 +94,10 @@ unsafe fn group<S: Simd, F: Format, W: Weights<F>, const B: usize, const T: usiz
     let together = const { groups_together(F::Codes::LARGEST, F::Scales::HAS_HALVES) };
     let half = if has_halves { G / 4 } else { 0 };
     // SAFETY: the caller's promise.
-    let mut codes = [unsafe { tiles[0].group(s, k, G) }; T];
+    let mut codes = [unsafe { tiles[0].group::<S, F>(s, k, G) }; T];
     for t in 1..T {
         // SAFETY: as above.
-        codes[t] = unsafe { tiles[t].group(s, k, G) };
+        codes[t] = unsafe { tiles[t].group::<S, F>(s, k, G) };
     }
     for b in 0..B {
         // SAFETY: the caller's promise.

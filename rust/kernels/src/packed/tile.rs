@@ -10,8 +10,7 @@ use alloyforge_types::{Error, QuantType, Result};
 
 use super::codes::Codes;
 use super::format::{self, Format, with_format};
-use super::panel::Weights;
-use super::scales::Scales;
+use super::scales::{Factors, Scales};
 use super::{BLOCK, TILE_ROWS};
 use crate::disjoint::Disjoint;
 use crate::isa::{Isa, Kernel, LANES, Simd};
@@ -67,15 +66,23 @@ pub(crate) struct Tile {
 // SAFETY: it points into `Tiles`, which nobody writes; those who read say that it is there.
 unsafe impl Sync for Tile {}
 
-impl<F: Format> Weights<F> for Tile {
+impl Tile {
+    /// The codes of a group of a block.
+    ///
+    /// # Safety
+    /// The tile is there, in format `F`, and has this block and group.
     #[inline(always)]
-    unsafe fn group<S: Simd>(self, s: S, block: usize, group: usize) -> S::Bytes {
+    pub(super) unsafe fn group<S: Simd, F: Format>(self, s: S, block: usize, group: usize) -> S::Bytes {
         // SAFETY: the caller's promise.
         unsafe { F::Codes::group(s, self.codes.add(block * F::Codes::BYTES), group) }
     }
 
+    /// The factors of a block.
+    ///
+    /// # Safety
+    /// As [`group`](Self::group).
     #[inline(always)]
-    unsafe fn factors<S: Simd>(self, s: S, block: usize) -> super::scales::Factors<S::V> {
+    pub(super) unsafe fn factors<S: Simd, F: Format>(self, s: S, block: usize) -> Factors<S::V> {
         // SAFETY: the caller's promise.
         unsafe {
             let supers = self.supers.add(block / 8 * F::Scales::SUPER_BYTES);
@@ -245,7 +252,7 @@ impl<F: Format> Kernel for WidenRow<'_, F> {
         let mut lanes = [0.0; LANES];
         for (block, out) in self.out.chunks_exact_mut(BLOCK).enumerate() {
             // SAFETY: the tile has as many blocks as the row.
-            let factors = unsafe { Weights::<F>::factors(self.tile, s, block) };
+            let factors = unsafe { self.tile.factors::<S, F>(s, block) };
             let (mut scales, mut minima) = ([0.0; 2], [0.0; 2]);
             for half in 0..2 {
                 s.store(factors.scales[half], &mut lanes);
@@ -255,7 +262,7 @@ impl<F: Format> Kernel for WidenRow<'_, F> {
             }
             for (group, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
                 // SAFETY: as above.
-                s.store_bytes(unsafe { Weights::<F>::group(self.tile, s, block, group) }, &mut bytes);
+                s.store_bytes(unsafe { self.tile.group::<S, F>(s, block, group) }, &mut bytes);
                 let half = if F::Scales::HAS_HALVES { group / 4 } else { 0 };
                 for (out, code) in out.iter_mut().zip(&bytes[4 * self.row..]) {
                     let scaled = (f32::from(*code) - f32::from(F::OFFSET)) * scales[half];

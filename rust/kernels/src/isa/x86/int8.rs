@@ -270,10 +270,10 @@ impl Int8 for Avx2 {
     }
 
     #[inline(always)]
-    fn dot_words(self, mut sums: [__m256i; 2], words: [__m256i; 2], [a, b]: [i16; 2]) -> [__m256i; 2] {
+    fn dot_words(self, mut sums: [__m256i; 2], words: [__m256i; 2], activations: i32) -> [__m256i; 2] {
         // SAFETY: the token proves AVX2.
         unsafe {
-            let pair = _mm256_set1_epi32(i32::from(a as u16) | i32::from(b) << 16);
+            let pair = _mm256_set1_epi32(activations);
             for i in 0..2 {
                 sums[i] = _mm256_add_epi32(sums[i], _mm256_madd_epi16(words[i], pair));
             }

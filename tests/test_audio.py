@@ -160,6 +160,9 @@ def test_other_formats_need_av() -> None:
         return
     with pytest.raises(af.MediaError):
         load_audio(b"OggS" + bytes(100))
+    with pytest.raises(af.MediaError, match="kind that is read"):
+        # a playlist, whose reader would open what it names
+        load_audio(b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:9/a.ts\n")
     # encoders that FFmpeg itself has, so that every build can write them
     for form, codec, sample, tolerance in (("ogg", "flac", "s16", 1e-4), ("adts", "aac", "fltp", 0.02)):
         found = load_audio(encoded(av, form, codec, sample))

@@ -15,6 +15,7 @@ import numpy as np
 
 from alloyforge import _native
 from alloyforge.errors import MediaError, MissingDependencyError, media_error
+from alloyforge.media.containers import container
 from alloyforge.media.loader import LOCAL, Loader
 from alloyforge.media.wav import decode_wav, is_wav
 
@@ -141,7 +142,7 @@ def _array(source: tuple[Any, ...], item: str) -> tuple[npt.NDArray[np.float32],
 
 
 def _with_av(data: bytes, item: str) -> tuple[npt.NDArray[np.float32], int]:
-    """Any format that FFmpeg knows.
+    """The formats that FFmpeg reads without opening anything else.
 
     The decoder gives the channels as they are, and the mean is taken here: FFmpeg's own mix to one channel
     is louder by the root of two.
@@ -152,15 +153,22 @@ def _with_av(data: bytes, item: str) -> tuple[npt.NDArray[np.float32], int]:
         raise MissingDependencyError(
             f"{item}: is neither WAV nor FLAC; other formats need `pip install alloyforge[media]`"
         ) from error
+    kind = container(data, is_sound=True)
+    if kind is None:
+        raise media_error(
+            item,
+            "is no sound of a kind that is read: WAV, FLAC, MP3, AAC, MP4, Ogg, WebM, Matroska, AIFF, CAF, "
+            "AU, AMR, WMA, AVI, FLV, MPEG",
+        )
     parts: list[npt.NDArray[np.float32]] = []
     total, rate = 0, 0
     try:
-        with av.open(io.BytesIO(data), mode="r", metadata_errors="ignore") as container:
-            stream = next(iter(container.streams.audio), None)
+        with av.open(io.BytesIO(data), mode="r", format=kind, metadata_errors="ignore") as opened:
+            stream = next(iter(opened.streams.audio), None)
             if stream is None:
                 raise media_error(item, "has no sound in it")
             turner = av.AudioResampler(format="fltp")
-            for frame in container.decode(stream):
+            for frame in opened.decode(stream):
                 for turned in turner.resample(frame):
                     values = turned.to_ndarray().astype(np.float32, copy=False)
                     rate = rate or int(turned.sample_rate)

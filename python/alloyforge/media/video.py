@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alloyforge.errors import MissingDependencyError, invalid, media_error
+from alloyforge.media.containers import container
 from alloyforge.media.images import MAX_BYTES, MAX_PIXELS, pillow
 
 if TYPE_CHECKING:
@@ -136,40 +137,20 @@ def _av() -> Any:
     return av
 
 
-# What a file begins with, and who reads it. Left to itself FFmpeg tries every reader that it has, among
-# them playlists, which open the files and addresses that they name.
-_CONTAINERS = (
-    (4, (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"), "mov"),
-    (0, (b"\x1a\x45\xdf\xa3",), "matroska"),
-    (8, (b"AVI ",), "avi"),
-    (0, (b"GIF87a", b"GIF89a"), "gif"),
-    (0, (b"OggS",), "ogg"),
-    (0, (b"FLV\x01",), "flv"),
-    (0, (b"\x00\x00\x01\xba",), "mpeg"),
-    (0, (b"\x47",), "mpegts"),
-)
-
-
-def _container(data: bytes, item: str) -> str:
-    """The reader for `data`."""
-    for offset, beginnings, name in _CONTAINERS:
-        if any(data.startswith(beginning, offset) for beginning in beginnings):
-            return name
-    raise media_error(
-        item, "is no video of a kind that is read: MP4, WebM, Matroska, AVI, GIF, Ogg, FLV, MPEG"
-    )
-
-
 def _open(av: Any, data: bytes, item: str) -> Any:
-    kind = _container(data, item)
+    kind = container(data)
+    if kind is None:
+        raise media_error(
+            item, "is no video of a kind that is read: MP4, WebM, Matroska, AVI, GIF, Ogg, FLV, MPEG"
+        )
     try:
-        container = av.open(io.BytesIO(data), mode="r", format=kind, metadata_errors="ignore")
+        opened = av.open(io.BytesIO(data), mode="r", format=kind, metadata_errors="ignore")
     except (av.error.FFmpegError, ValueError, OSError) as error:
         raise media_error(item, "is no video, or damaged") from error
-    if not container.streams.video:
-        container.close()
+    if not opened.streams.video:
+        opened.close()
         raise media_error(item, "has no pictures")
-    return container
+    return opened
 
 
 def _measure(data: bytes, item: str) -> tuple[int, float]:

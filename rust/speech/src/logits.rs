@@ -2,7 +2,8 @@
 
 use std::sync::OnceLock;
 
-use alloyforge_kernels::isa::{Isa, Kernel, LANES, Simd};
+use alloyforge_kernels::isa::Isa;
+use alloyforge_kernels::scan;
 
 /// The instruction set that they run on.
 fn isa() -> Isa {
@@ -10,49 +11,9 @@ fn isa() -> Isa {
     *ISA.get_or_init(Isa::detect)
 }
 
-struct Max<'a>(&'a [f32]);
-
-impl Kernel for Max<'_> {
-    type Output = f32;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> f32 {
-        // several apart, so that one comparison need not wait for the last
-        let (groups, rest) = self.0.as_chunks::<{ 4 * LANES }>();
-        let mut most = [s.splat(f32::NEG_INFINITY); 4];
-        for group in groups {
-            for (most, chunk) in most.iter_mut().zip(group.as_chunks::<LANES>().0) {
-                *most = s.max(s.load(chunk), *most);
-            }
-        }
-        let most = s.max(s.max(most[0], most[1]), s.max(most[2], most[3]));
-        rest.iter().copied().fold(s.max_lane(most), f32::max)
-    }
-}
-
-struct SumExp<'a> {
-    values: &'a [f32],
-    most: f32,
-}
-
-impl Kernel for SumExp<'_> {
-    type Output = f32;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> f32 {
-        let shift = s.splat(-self.most);
-        let (chunks, rest) = self.values.as_chunks::<LANES>();
-        let mut sum = s.splat(0.0);
-        for chunk in chunks {
-            sum = s.add(sum, s.exp(s.add(s.load(chunk), shift)));
-        }
-        s.sum(sum) + rest.iter().map(|v| (v - self.most).exp()).sum::<f32>()
-    }
-}
-
 /// The largest number; minus infinity of none.
 pub(crate) fn max(values: &[f32]) -> f32 {
-    isa().run(Max(values))
+    scan::max_and_nan(isa(), values).0
 }
 
 /// `ln(sum(e^x))`; minus infinity where all are.
@@ -61,13 +22,12 @@ pub(crate) fn log_sum_exp(values: &[f32]) -> f32 {
     if most == f32::NEG_INFINITY {
         return most;
     }
-    most + isa().run(SumExp { values, most }).ln()
+    (f64::from(most) + scan::sum_exp(isa(), values, most, 1.0).ln()) as f32
 }
 
 /// The index of the largest number, the lowest of equal ones; 0 where none is larger than minus infinity.
 pub(crate) fn argmax(values: &[f32]) -> usize {
-    let most = max(values);
-    values.iter().position(|v| *v == most).unwrap_or(0)
+    scan::first_at(isa(), values, max(values)).unwrap_or(0)
 }
 
 /// The `count` largest numbers with their indices, largest first, lower indices first among equals.

@@ -150,7 +150,7 @@ fn whole(
     input: Input<'_>,
     store: Store,
 ) -> Result<()> {
-    let grid = |linear: &Linear| Grid::new(&linear.matrix, input.count());
+    let grid = |linear: &Linear| Grid::new(&linear.matrix, input.count(), pool.threads());
     let parts = products.iter().map(|(linear, _)| grid(linear).parts()).sum();
     pool.run(parts, |mut index, worker| {
         let mut scratch = scratch.get(worker);

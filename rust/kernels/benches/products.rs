@@ -1,6 +1,7 @@
 //! How fast products are, as shares of what the processor can do.
 //!
-//! `cargo bench -p alloyforge-kernels --bench products [-- THREADS.. TYPE..]`, for example `1 2 q4_0`.
+//! `cargo bench -p alloyforge-kernels --bench products [-- THREADS.. TYPE.. SHAPE]`, for example
+//! `1 2 q4_0` or `2 f32 768x768x197`.
 //! For many rows, billions of operations a second and their share of the peak of products of bytes, or of
 //! fused multiplications and additions for plain numbers, measured in the same run; for one row, the bytes of the weights a second and their share of what the
 //! machine can read. Each is the best of several runs, because a neighbour only ever takes time away.
@@ -18,7 +19,7 @@ use alloyforge_kernels::pool::Pool;
 use alloyforge_kernels::product::{Input, Output, Store, product, scratch_len};
 use alloyforge_types::{Error, QuantType, Result};
 
-/// Rows, columns, and rows of activations of the large product.
+/// Rows, columns, and rows of activations of the large product, unless it is given.
 const SHAPE: (usize, usize, usize) = (2048, 2048, 512);
 
 /// Weight rows of the product of one row: more bytes than any cache has.
@@ -177,7 +178,7 @@ impl Case {
         let values = Disjoint::new(&mut self.out);
         let mut outcome = Ok(());
         let seconds = best(runs, || {
-            let grid = Grid::new(&self.matrix, count);
+            let grid = Grid::new(&self.matrix, count, pool.threads());
             outcome = pool.run(grid.parts(), |index, worker| {
                 let (batch, part) = grid.part(index);
                 let output = Output {
@@ -201,6 +202,11 @@ fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let mut threads: Vec<usize> = words.iter().filter_map(|w| w.parse().ok()).collect();
     let mut types: Vec<QuantType> = words.iter().filter_map(|w| QuantType::from_name(w)).collect();
+    let shape = words.iter().find_map(|w| {
+        let sizes: Vec<usize> = w.split('x').map_while(|n| n.parse().ok()).collect();
+        <[usize; 3]>::try_from(sizes).ok()
+    });
+    let (rows, cols, count) = shape.map_or(SHAPE, |[rows, cols, count]| (rows, cols, count));
     let sets: Vec<Isa> =
         Isa::available().into_iter().filter(|isa| words.iter().any(|w| w == isa.name())).collect();
     let isa = sets.first().copied().unwrap_or_else(Isa::detect);
@@ -222,13 +228,12 @@ fn main() -> Result<()> {
             isa.name()
         );
         for &ty in &types {
-            let (rows, cols, count) = SHAPE;
             let mut case = Case::new(isa, &pool, ty, rows, cols, count)?;
             let gop = (2 * rows * cols) as f64 / 1e9;
             let many = gop * count as f64 / case.seconds(isa, &pool, count, 15)?;
             let peak = if case.matrix.takes_blocks() { bytes } else { floats };
             print!("{:8} {many:5.0} GOP/s {:3.0} %", ty.name(), 100.0 * many / peak);
-            for count in BATCHES {
+            for count in BATCHES.into_iter().filter(|&n| n <= count) {
                 print!("  {count}: {:4.0}", gop * count as f64 / case.seconds(isa, &pool, count, 30)?);
             }
             drop(case);

@@ -266,7 +266,8 @@ fn sum_part<'p>(
         }
         let queries = tile.queries;
         let value_stride = spec.layout.value_stride();
-        if lines.len() > FEW_LINES || !spec.layout.is_native() {
+        let is_wide = spec.layout.ty == KvType::F32;
+        if (lines.len() > FEW_LINES && !is_wide) || !spec.layout.is_native() {
             spec.layout.read_keys(isa, key_plane, keys);
             spec.layout.read_values(isa, value_plane, values);
             let (keys, values) =

@@ -22,6 +22,15 @@ const RUN: usize = 256;
 /// Tiles whose rows one strip multiplies at most.
 const TILES: usize = 2;
 
+/// Tiles that some input rows meet before the next: they stay in a core's second cache.
+const MOST_TILES: usize = 8;
+
+/// From so many input rows on, weights are taken run by run.
+const MANY: usize = 12;
+
+/// Most input rows that a run of the weights meets.
+const ROWS: usize = 48;
+
 /// One chunk of packing writes about this many bytes.
 const CHUNK_BYTES: usize = 1 << 18;
 
@@ -182,18 +191,17 @@ pub(crate) unsafe fn product(
     let end = rows.end.div_ceil(LANES);
     let mut first = rows.start / LANES;
     while first < end {
-        let count = TILES.min(end - first);
-        let last = first + count - 1;
-        let tiles = &bytes[first * tile_bytes..(last + 1) * tile_bytes];
-        let windows = [Window::new(first, &rows), Window::new(last, &rows)];
+        let count = MOST_TILES.min(end - first);
+        let tiles = bytes[first * tile_bytes..(first + count) * tile_bytes].as_ptr();
+        let mut windows = [Window::new(first, &rows); MOST_TILES];
+        for (i, window) in windows[..count].iter_mut().enumerate() {
+            *window = Window::new(first + i, &rows);
+        }
+        let windows = &windows[..count];
         match lanes.ty {
-            QuantType::F16 => {
-                isa.run(Tiles::<F16> { tiles: tiles.as_ptr().cast(), count, cols, windows, input, output })
-            }
-            QuantType::BF16 => {
-                isa.run(Tiles::<BF16> { tiles: tiles.as_ptr().cast(), count, cols, windows, input, output })
-            }
-            _ => isa.run(Tiles::<F32> { tiles: tiles.as_ptr().cast(), count, cols, windows, input, output }),
+            QuantType::F16 => isa.run(Tiles::<F16> { tiles: tiles.cast(), cols, windows, input, output }),
+            QuantType::BF16 => isa.run(Tiles::<BF16> { tiles: tiles.cast(), cols, windows, input, output }),
+            _ => isa.run(Tiles::<F32> { tiles: tiles.cast(), cols, windows, input, output }),
         }
         first += count;
     }
@@ -213,7 +221,7 @@ pub(crate) unsafe fn panel_product(
     output: Output<'_, '_>,
 ) {
     assert!(panel.len() >= cols * LANES, "a panel of whole vectors");
-    isa.run(Tiles::<F32> { tiles: panel.as_ptr(), count: 1, cols, windows: [window; TILES], input, output });
+    isa.run(Tiles::<F32> { tiles: panel.as_ptr(), cols, windows: &[window], input, output });
 }
 
 /// Puts up to sixteen rows side by side; the rest are zeros.
@@ -226,13 +234,12 @@ pub(crate) fn interleave(rows: &[f32], cols: usize, to: &mut [f32]) {
     }
 }
 
-/// Up to two tiles times all rows.
+/// Some tiles times all rows.
 struct Tiles<'b, 'm, E: Element> {
-    /// `count` tiles, one after the other.
+    /// As many tiles as windows, one after the other.
     tiles: *const E::Bits,
-    count: usize,
     cols: usize,
-    windows: [Window; TILES],
+    windows: &'b [Window],
     input: Input<'b>,
     output: Output<'b, 'm>,
 }
@@ -246,24 +253,99 @@ impl<E: Element> Kernel for Tiles<'_, '_, E> {
         let mut row = 0;
         while row < count {
             row += match count - row {
-                6.. if S::REGISTERS >= 8 => self.rows::<S, 6>(s, row),
-                4.. if S::REGISTERS >= 8 => self.rows::<S, 4>(s, row),
-                2.. => self.rows::<S, 2>(s, row),
-                _ => self.rows::<S, 1>(s, row),
+                left @ MANY.. if S::REGISTERS >= 32 => self.many::<S, TILES>(s, row, left.min(ROWS)),
+                left @ MANY.. => self.many::<S, 1>(s, row, left.min(ROWS)),
+                6.. if S::REGISTERS >= 8 => self.few::<S, 6>(s, row),
+                4.. if S::REGISTERS >= 8 => self.few::<S, 4>(s, row),
+                2.. => self.few::<S, 2>(s, row),
+                _ => self.few::<S, 1>(s, row),
             };
         }
     }
 }
 
+/// The sums of an input row with up to two tiles.
+type Sums = [[f32; LANES]; TILES];
+
 impl<E: Element> Tiles<'_, '_, E> {
+    /// `count` input rows from `row` on times all tiles, `T` at a time; gives `count`. A run of the weights
+    /// stays in the nearest cache while the rows go by.
+    #[inline(always)]
+    fn many<S: Simd, const T: usize>(&self, s: S, row: usize, count: usize) -> usize {
+        let mut sums = [[[0.0; LANES]; TILES]; ROWS];
+        let (tiles, mut tile) = (self.windows.len(), 0);
+        while tile < tiles {
+            if tiles - tile >= T {
+                self.block::<S, T>(s, row, tile, &mut sums[..count]);
+                tile += T;
+            } else {
+                self.block::<S, 1>(s, row, tile, &mut sums[..count]);
+                tile += 1;
+            }
+        }
+        count
+    }
+
+    /// The same with tiles `tile .. tile + T`.
+    #[inline(always)]
+    fn block<S: Simd, const T: usize>(&self, s: S, row: usize, tile: usize, sums: &mut [Sums]) {
+        sums.fill([[0.0; LANES]; TILES]);
+        let mut from = 0;
+        while from < self.cols {
+            let run = (from, self.cols.min(from + RUN));
+            let mut i = 0;
+            while i < sums.len() {
+                let rest = &mut sums[i..];
+                i += match rest.len() {
+                    6.. if S::REGISTERS >= 8 => self.add_run::<S, 6, T>(s, row + i, tile, run, rest),
+                    4.. if S::REGISTERS >= 8 => self.add_run::<S, 4, T>(s, row + i, tile, run, rest),
+                    2.. => self.add_run::<S, 2, T>(s, row + i, tile, run, rest),
+                    _ => self.add_run::<S, 1, T>(s, row + i, tile, run, rest),
+                };
+            }
+            from = run.1;
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            for t in 0..T {
+                // SAFETY: the caller of `product` keeps everybody else away from these.
+                unsafe { self.output.put(s, s.load(&sums[t]), row + i, self.windows[tile + t]) };
+            }
+        }
+    }
+
+    /// Adds to `sums` the products of input rows `row .. row + B` with a run of tiles `tile .. tile + T`;
+    /// gives `B`.
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "rows and tiles at once")]
+    fn add_run<S: Simd, const B: usize, const T: usize>(
+        &self,
+        s: S,
+        row: usize,
+        tile: usize,
+        run: (usize, usize),
+        sums: &mut [Sums],
+    ) -> usize {
+        let products = self.run_products::<S, B, T>(s, row, tile, run);
+        for b in 0..B {
+            for t in 0..T {
+                let sum = &mut sums[b][t];
+                s.store(s.add(s.load(sum), products[b][t]), sum);
+            }
+        }
+        B
+    }
+
     /// Input rows `row .. row + B` times all tiles; gives `B`.
     #[inline(always)]
-    fn rows<S: Simd, const B: usize>(&self, s: S, row: usize) -> usize {
-        if self.count == TILES && B * TILES + TILES < S::REGISTERS {
-            self.strip::<S, B, TILES>(s, row, 0);
-        } else {
-            for tile in 0..self.count {
+    fn few<S: Simd, const B: usize>(&self, s: S, row: usize) -> usize {
+        let (count, mut tile) = (self.windows.len(), 0);
+        while tile < count {
+            if count - tile >= TILES && B * TILES + TILES < S::REGISTERS {
+                self.strip::<S, B, TILES>(s, row, tile);
+                tile += TILES;
+            } else {
                 self.strip::<S, B, 1>(s, row, tile);
+                tile += 1;
             }
         }
         B
@@ -273,6 +355,36 @@ impl<E: Element> Tiles<'_, '_, E> {
     #[inline(always)]
     #[allow(clippy::needless_range_loop, reason = "rows and tiles at once")]
     fn strip<S: Simd, const B: usize, const T: usize>(&self, s: S, row: usize, tile: usize) {
+        let mut sums = [[s.splat(0.0); T]; B];
+        let mut from = 0;
+        while from < self.cols {
+            let run = (from, self.cols.min(from + RUN));
+            let products = self.run_products::<S, B, T>(s, row, tile, run);
+            for b in 0..B {
+                for t in 0..T {
+                    sums[b][t] = s.add(sums[b][t], products[b][t]);
+                }
+            }
+            from = run.1;
+        }
+        for b in 0..B {
+            for t in 0..T {
+                // SAFETY: the caller of `product` keeps everybody else away from these.
+                unsafe { self.output.put(s, sums[b][t], row + b, self.windows[tile + t]) };
+            }
+        }
+    }
+
+    /// Input rows `row .. row + B` times columns `from .. to` of tiles `tile .. tile + T`.
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "rows and tiles at once")]
+    fn run_products<S: Simd, const B: usize, const T: usize>(
+        &self,
+        s: S,
+        row: usize,
+        tile: usize,
+        (from, to): (usize, usize),
+    ) -> [[S::V; T]; B] {
         let mut x = [std::ptr::null::<f32>(); B];
         for b in 0..B {
             x[b] = self.input.row(row + b, self.cols).as_ptr();
@@ -281,38 +393,22 @@ impl<E: Element> Tiles<'_, '_, E> {
         for t in 0..T {
             w[t] = w[t].wrapping_add((tile + t) * self.cols * LANES);
         }
-        let mut sums = [[s.splat(0.0); T]; B];
-        let mut from = 0;
-        while from < self.cols {
-            let to = self.cols.min(from + RUN);
-            let mut run = [[s.splat(0.0); T]; B];
-            for k in from..to {
-                let mut weights = [s.splat(0.0); T];
-                for t in 0..T {
-                    // SAFETY: every tile has `cols` vectors of as many weights, at any alignment that
-                    // their type has.
-                    weights[t] = E::load(s, unsafe { &*w[t].add(k * LANES).cast() });
-                }
-                for b in 0..B {
-                    // SAFETY: every row has `cols` numbers.
-                    let x = s.splat(unsafe { *x[b].add(k) });
-                    for t in 0..T {
-                        run[b][t] = s.mul_add(weights[t], x, run[b][t]);
-                    }
-                }
+        let mut products = [[s.splat(0.0); T]; B];
+        for k in from..to {
+            let mut weights = [s.splat(0.0); T];
+            for t in 0..T {
+                // SAFETY: every tile has `cols` vectors of as many weights, at any alignment that
+                // their type has.
+                weights[t] = E::load(s, unsafe { &*w[t].add(k * LANES).cast() });
             }
             for b in 0..B {
+                // SAFETY: every row has `cols` numbers.
+                let x = s.splat(unsafe { *x[b].add(k) });
                 for t in 0..T {
-                    sums[b][t] = s.add(sums[b][t], run[b][t]);
+                    products[b][t] = s.mul_add(weights[t], x, products[b][t]);
                 }
             }
-            from = to;
         }
-        for b in 0..B {
-            for t in 0..T {
-                // SAFETY: the caller of `product` keeps everybody else away from these.
-                unsafe { self.output.put(s, sums[b][t], row + b, self.windows[tile + t]) };
-            }
-        }
+        products
     }
 }

@@ -76,7 +76,7 @@ impl Linear {
             Ok::<_, Error>(vec![0.0; product::scratch_len(self.matrix.cols())])
         })?;
         let values = Disjoint::new(out);
-        let grid = Grid::new(&self.matrix, count);
+        let grid = Grid::new(&self.matrix, count, pool.threads());
         pool.run(grid.parts(), |index, worker| {
             let (batch, part) = grid.part(index);
             let (bias, input) = (self.bias.as_deref(), input.batch(batch.clone()));

@@ -59,8 +59,8 @@ fn dense(mlp: &Dense, layer: &Layer, context: &mut Context<'_>) -> Result<()> {
     let input =
         Input::first(input, context.spec.hidden_dim, count).with_blocks(wanted.then(|| work.blocks.get()));
     let gives_blocks = takes_blocks(&[&mlp.down]);
-    let grid = Grid::new(&mlp.gate.matrix, count);
     if gives_blocks {
+        let grid = Grid::small(&mlp.gate.matrix, count);
         let blocks = Disjoint::new(work.gated.get_mut());
         context.pool.run(grid.parts(), |index, worker| {
             let mut scratch = tools.scratch.get(worker);
@@ -82,6 +82,7 @@ fn dense(mlp: &Dense, layer: &Layer, context: &mut Context<'_>) -> Result<()> {
             Ok(())
         })?;
     } else {
+        let grid = Grid::new(&mlp.gate.matrix, count, context.pool.threads());
         let (gate, up) = (Disjoint::new(work.gate.get_mut()), Disjoint::new(work.up.get_mut()));
         context.pool.run(grid.parts(), |index, worker| {
             let mut scratch = tools.scratch.get(worker);

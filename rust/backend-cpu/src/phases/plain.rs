@@ -27,7 +27,7 @@ pub(crate) fn plain(mlp: &Plain, layer: &Layer, context: &mut Context<'_>) -> Re
         Input::first(input, context.spec.hidden_dim, count).with_blocks(wanted.then(|| work.blocks.get()));
     {
         let values = Disjoint::new(work.gate.get_mut());
-        let grid = Grid::new(&mlp.up.matrix, count);
+        let grid = Grid::new(&mlp.up.matrix, count, context.pool.threads());
         context.pool.run(grid.parts(), |index, worker| {
             let mut scratch = tools.scratch.get(worker);
             let (batch, rows) = grid.part(index);

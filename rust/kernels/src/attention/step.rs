@@ -276,7 +276,7 @@ unsafe fn columns<S: Simd, C: Cells, const L: usize>(
         unsafe {
             first += if left >= 4 && (S::REGISTERS >= 32 || (S::REGISTERS >= 8 && L == 1)) {
                 some_columns::<S, C, L, 4>(s, sums, factors, weights, slots, cells, first)
-            } else if left >= 2 {
+            } else if left >= 2 && (S::REGISTERS >= 32 || L < 3) {
                 some_columns::<S, C, L, 2>(s, sums, factors, weights, slots, cells, first)
             } else {
                 some_columns::<S, C, L, 1>(s, sums, factors, weights, slots, cells, first)

@@ -20,4 +20,13 @@ impl Library {
             Self::Curand => "libcurand.so.10",
         }
     }
+
+    /// Files of other releases that serve as well, where the first is not there: what is called of cuBLAS is
+    /// the same in 12 and 13, and PyTorch may have brought either.
+    pub const fn others(self) -> &'static [&'static str] {
+        match self {
+            Self::Cublas => &["libcublas.so.13", "libcublas.so.12"],
+            Self::Driver | Self::Curand => &[],
+        }
+    }
 }

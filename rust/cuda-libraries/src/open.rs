@@ -45,9 +45,11 @@ fn open_all(folders: &[PathBuf]) -> Result<Driver, Fault> {
     }
     fill(Library::Driver, &handle);
     for library in [Library::Cublas, Library::Curand] {
-        let handle =
-            Handle::find(library.file(), folders).map_err(|said| Fault::NoLibrary { library, said })?;
-        fill(library, &handle);
+        let found = Handle::find(library.file(), folders).or_else(|said| {
+            let mut others = library.others().iter();
+            others.find_map(|file| Handle::find(file, folders).ok()).ok_or(Fault::NoLibrary { library, said })
+        });
+        fill(library, &found?);
     }
     Ok(driver)
 }

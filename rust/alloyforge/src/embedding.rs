@@ -123,7 +123,12 @@ fn open_decoder(source: &Source, sentence: Sentence, options: &OpenOptions) -> R
     let (parameters, file_type) = (resolved.parameters, resolved.file_type.clone());
     let kv_type = options.kv_type.unwrap_or(KvType::F16);
     let token_bytes: u64 = (0..spec.kv_groups.len()).map(|g| spec.kv_token_bytes(g, kv_type) as u64).sum();
+    let own = sentence.max_len.unwrap_or(spec.context_len).min(spec.context_len);
+    let wanted = options.context_len.unwrap_or(own).min(own).max(1);
+    // what is left decides how long texts may be, unless it was said what they may take
+    let least = options.kv_memory.map_or(0, |bytes| bytes.min(token_bytes.saturating_mul(wanted as u64)));
     let load_options = LoadOptions {
+        kv_bytes: Some(Arc::new(move |_| Ok(least))),
         dtype: options.dtype,
         quantize: options.quantize,
         kv_type: Some(kv_type),
@@ -134,10 +139,9 @@ fn open_decoder(source: &Source, sentence: Sentence, options: &OpenOptions) -> R
     };
     let model = load(resolved, &device, options.backend, &load_options)?;
     // a text's keys and values must fit beside the weights
-    let free = alloyforge_kernels::memory::available().unwrap_or(u64::MAX);
+    let free = model.free_memory().or_else(alloyforge_kernels::memory::available).unwrap_or(u64::MAX);
     let budget = options.kv_memory.unwrap_or(free / 2) / token_bytes.max(1);
-    let own = sentence.max_len.unwrap_or(spec.context_len).min(spec.context_len);
-    let max_len = options.context_len.unwrap_or(own).min(own).min(usize::try_from(budget).unwrap_or(own));
+    let max_len = wanted.min(usize::try_from(budget).unwrap_or(wanted));
     let limits = EmbedderLimits { max_rows: MAX_ROWS, max_len: max_len.max(1) };
     let threads = model.threads();
     let encoder = DecoderEmbedder::new(model, norm, sentence.settings.pooling, limits)?;

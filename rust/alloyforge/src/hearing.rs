@@ -30,6 +30,7 @@ pub(crate) fn load_tower(
         threads: options.threads,
         max_rows: tower.source_len,
         max_logit_rows: tower.source_len,
+        kv_bytes: None,
         progress: options.progress.clone(),
     };
     let layers = load(tower.layers, device, options.backend, &load_options)?;

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use alloyforge_engine::kv::least_kv;
 use alloyforge_engine::{Draft, EngineOptions, MediaModel, Session, SessionParts};
 use alloyforge_formats::gguf::GgufFile;
-use alloyforge_interfaces::{LoadOptions, Progress, TensorStore, Tokenizer};
+use alloyforge_interfaces::{KvBytes, LoadOptions, Progress, TensorStore, Tokenizer};
 use alloyforge_models::{Resolved, resolve_projector, resolve_sound_projector, resolve_vision};
-use alloyforge_types::{DType, Error, KvType, QuantMix, Result};
+use alloyforge_types::{DType, Error, KvType, ModelSpec, QuantMix, Result};
 use serde_json::{Map, Value};
 
 use crate::backend::{BackendChoice, choose_device, load};
@@ -88,6 +89,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
     engine.two_way_rows = media.as_ref().map_or(0, |m| m.prompts.two_way_rows());
     engine.max_rows = engine.max_rows.max(engine.max_batch.saturating_add(engine.two_way_rows));
     let load_options = LoadOptions {
+        kv_bytes: Some(kv_bytes(&resolved.spec, &engine)),
         dtype: options.dtype,
         quantize: options.quantize,
         kv_type: options.kv_type,
@@ -103,8 +105,11 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
         Some(DraftSource::Model(path)) => {
             let source = Source::open(path)?;
             check_same_tokens(&tokenizer, &source.tokenizer()?)?;
-            let load_options = LoadOptions { progress: None, ..load_options.clone() };
-            Draft::Model(load(source.resolve()?, &device, options.backend, &load_options)?)
+            let draft = source.resolve()?;
+            let own = EngineOptions { context_len: None, kv_memory: None, ..engine.clone() };
+            let kv_bytes = Some(kv_bytes(&draft.spec, &own));
+            let load_options = LoadOptions { progress: None, kv_bytes, ..load_options.clone() };
+            Draft::Model(load(draft, &device, options.backend, &load_options)?)
         }
     };
     let model = load(resolved, &device, options.backend, &load_options)?;
@@ -155,6 +160,12 @@ fn open_media(
         encoder: Arc::new(encoder),
         processor: with_files(vision.processor, folder)?,
     }))
+}
+
+/// The least that an engine on a model of `spec` takes for its KV cache.
+fn kv_bytes(spec: &ModelSpec, options: &EngineOptions) -> KvBytes {
+    let (spec, options) = (spec.clone(), options.clone());
+    Arc::new(move |ty| least_kv(&spec, ty, &options))
 }
 
 fn engine_options(options: &OpenOptions) -> EngineOptions {

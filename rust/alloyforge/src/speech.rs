@@ -6,13 +6,13 @@ use std::sync::Arc;
 use alloyforge_formats::ct2::{Ct2Folder, is_ct2};
 use alloyforge_formats::hf::HfFolder;
 use alloyforge_formats::safetensors::SafetensorsStore;
-use alloyforge_interfaces::{LoadOptions, TensorStore, Tokenizer};
+use alloyforge_interfaces::{KvBytes, LoadOptions, TensorStore, Tokenizer};
 use alloyforge_models::{Whisper, is_whisper, resolve_whisper};
 use alloyforge_speech::decode::{Limits, TextDecoder};
 use alloyforge_speech::vad::VoiceActivity;
 use alloyforge_speech::{SpeechParts, Transcriber, Vocabulary};
 use alloyforge_tokenize::TextTokenizer;
-use alloyforge_types::{BLOCK_LEN, Error, KvType, Result};
+use alloyforge_types::{BLOCK_LEN, Error, KvType, ModelSpec, Result};
 use serde_json::Value;
 
 use crate::backend::{choose_device, load};
@@ -122,6 +122,7 @@ pub fn open_speech(path: &Path, options: &OpenOptions) -> Result<Speech> {
     let file_type = decoder.file_type.clone();
     let limits = limits(&spec, options, target_len, tower.source_len);
     let load_options = LoadOptions {
+        kv_bytes: Some(kv_bytes(&spec, &limits)),
         dtype: options.dtype,
         quantize: options.quantize,
         kv_type: options.kv_type,
@@ -163,19 +164,27 @@ pub fn open_speech(path: &Path, options: &OpenOptions) -> Result<Speech> {
     Ok(Speech { transcriber: Transcriber::new(SpeechParts { encoder, decoder, vocabulary }), info })
 }
 
+/// What a decoder of `spec` takes for its own keys and values, and for those of the sounds that it hears.
+fn kv_bytes(spec: &ModelSpec, limits: &Limits) -> KvBytes {
+    let (spec, blocks, slots, len) = (spec.clone(), limits.num_blocks, limits.num_slots, limits.source_len);
+    Arc::new(move |ty| {
+        let own = (blocks * BLOCK_LEN) as u64 * spec.kv_token_bytes(0, ty) as u64;
+        Ok(own.saturating_add((slots * len) as u64 * state_bytes(&spec, ty) as u64))
+    })
+}
+
+/// Bytes of one row of an encoder's states: keys and values of every layer.
+fn state_bytes(spec: &ModelSpec, ty: KvType) -> usize {
+    let cross = spec.layers.iter().filter_map(|layer| layer.cross.as_ref());
+    cross.map(|c| 2 * c.num_heads * ty.vector_bytes(c.head_dim)).sum()
+}
+
 /// How many windows and hypotheses there is room for.
-fn limits(
-    spec: &alloyforge_types::ModelSpec,
-    options: &OpenOptions,
-    target_len: usize,
-    source_len: usize,
-) -> Limits {
+fn limits(spec: &ModelSpec, options: &OpenOptions, target_len: usize, source_len: usize) -> Limits {
     let ty = options.kv_type.unwrap_or(KvType::F16);
     let blocks = target_len.div_ceil(BLOCK_LEN) + 1;
     let each = (blocks * BLOCK_LEN * spec.kv_token_bytes(0, ty)).max(1) as u64;
-    let cross = spec.layers.iter().filter_map(|layer| layer.cross.as_ref());
-    let states: usize = cross.map(|c| 2 * c.num_heads * ty.vector_bytes(c.head_dim)).sum();
-    let window = (states * source_len).max(1) as u64;
+    let window = (state_bytes(spec, ty) * source_len).max(1) as u64;
     let budget = options.kv_memory.map_or(CACHE_BYTES, |bytes| bytes / 2);
     let fit = |bytes: u64, most: usize, least: usize| ((budget / bytes) as usize).clamp(least, most);
     let max_hypotheses = fit(each, MAX_HYPOTHESES, 8);

@@ -2,7 +2,7 @@
 
 use alloyforge_interfaces::{Backend, LoadOptions, MemoryUse, WeightSource};
 use alloyforge_types::{
-    Batch, BlockId, DType, DrawnToken, Error, KvType, MlpSpec, ModelSpec, QkNorm, Result, TokenDraw,
+    Batch, BlockId, DrawnToken, Error, KvType, MlpSpec, ModelSpec, QkNorm, Result, TokenDraw,
 };
 use candle_core::{DType as CandleType, Tensor};
 
@@ -95,12 +95,8 @@ impl CandleBackend {
         options.kv_type.map(formats::cached).transpose()?;
         let threads = Threads::new(&place.device, options.threads)?;
         let workspace = workspace(spec, options);
-        let Loaded { weights, bytes, half, compute } =
+        let Loaded { weights, bytes, kv_type, compute } =
             threads.run(|| loader::load(&place, spec, weights, options, workspace))?;
-        let kv_type = options.kv_type.unwrap_or(match half {
-            DType::BF16 => KvType::BF16,
-            _ => KvType::F16,
-        });
         let fused = Fused::new(&place, spec, formats::cached(kv_type)?)?;
         let decoder = Decoder {
             place,
@@ -158,12 +154,16 @@ impl Backend for CandleBackend {
         self.decoder.memory
     }
 
+    fn free_memory(&self) -> Option<u64> {
+        if self.decoder.place.device.is_cpu() { None } else { self.decoder.room() }
+    }
+
     fn reserve_kv(&mut self, blocks: &[usize]) -> Result<()> {
         let decoder = &mut self.decoder;
         if decoder.cache.is_some() {
             return Err(Error::internal("the KV cache was reserved before"));
         }
-        let cache = Cache::reserve(&decoder.place, &decoder.spec, decoder.kv_type, blocks)?;
+        let cache = Cache::reserve(&decoder.place, &decoder.spec, decoder.kv_type, blocks, decoder.room())?;
         decoder.memory.kv = cache.bytes();
         decoder.cache = Some(cache);
         Ok(())
@@ -210,7 +210,7 @@ impl Backend for CandleBackend {
         if !decoder.spec.has_cross() || decoder.states.is_some() {
             return Err(Error::internal("the model has no cross attention, or has its slots"));
         }
-        let states = States::reserve(&decoder.place, &decoder.spec, decoder.kv_type, slots, len)?;
+        let states = States::reserve(&decoder.spec, decoder.kv_type, slots, len, decoder.room())?;
         decoder.memory.kv += states.bytes;
         decoder.states = Some(states);
         Ok(())
@@ -323,6 +323,11 @@ impl CandleBackend {
 }
 
 impl Decoder {
+    /// Bytes that may still be taken for good, where that is known: what passes between phases keeps its room.
+    fn room(&self) -> Option<u64> {
+        Some(device::available(&self.place.device)?.saturating_sub(self.memory.workspace))
+    }
+
     fn embed(&mut self, step: &Step) -> Result<()> {
         let fault = |e| self.place.fault(e);
         let hidden = self.spec.hidden_dim;

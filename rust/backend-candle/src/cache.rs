@@ -7,8 +7,8 @@ use candle_core::{DType, Device, Tensor};
 use half::vec::HalfBitsVecExt;
 
 use crate::fault::Place;
+use crate::formats;
 use crate::words::Words;
-use crate::{device, formats};
 
 /// Runs of neighbouring slots up to which rows are written run by run, as a prompt's are; more, as
 /// those of a large decoding batch, are written by one scatter.
@@ -102,12 +102,18 @@ impl Span {
 }
 
 impl Cache {
-    /// Takes `blocks[g]` blocks for each group `g`.
+    /// Takes `blocks[g]` blocks for each group `g` of the `available` bytes.
     ///
     /// # Errors
     /// `OutOfMemory` with the figures, before anything is taken; `Internal` where `blocks` is not one
     /// number a group.
-    pub(crate) fn reserve(place: &Place, spec: &ModelSpec, ty: KvType, blocks: &[usize]) -> Result<Self> {
+    pub(crate) fn reserve(
+        place: &Place,
+        spec: &ModelSpec,
+        ty: KvType,
+        blocks: &[usize],
+        available: Option<u64>,
+    ) -> Result<Self> {
         if blocks.len() != spec.kv_groups.len() {
             return Err(Error::internal(format!(
                 "{} pools for {} KV groups",
@@ -122,7 +128,6 @@ impl Cache {
                 (slots as u64).checked_mul(spec.kv_token_bytes(g, ty) as u64)
             })
             .try_fold(0u64, |sum, bytes| sum.checked_add(bytes?));
-        let available = device::available(&place.device);
         let refuse = || Error::OutOfMemory {
             what: "the KV cache".into(),
             needed: bytes.unwrap_or(u64::MAX),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use alloyforge_interfaces::{LoadOptions, WeightSource};
 use alloyforge_types::{
-    DType, Error, ExpertRole, LayerRole, LayerSpec, MlpSpec, ModelSpec, QuantType, Result, Role,
+    DType, Error, ExpertRole, KvType, LayerRole, LayerSpec, MlpSpec, ModelSpec, Result, Role,
 };
 use candle_core::Tensor;
 
@@ -12,22 +12,22 @@ use crate::fault::Place;
 use crate::layer::{Cross, Gated, Layer, Linear, Mlp, Weights};
 use crate::matrix::Matrix;
 use crate::norm::Norm;
-use crate::plan::{Form, Forms, Wanted};
+use crate::plan::{Form, Forms, Room, Wanted};
 use crate::quantize::Target;
-use crate::{convert, plan};
+use crate::{convert, device, plan};
 
 /// The weights with what is known about them as a whole.
 pub(crate) struct Loaded {
     pub(crate) weights: Weights,
     /// Bytes that they hold.
     pub(crate) bytes: u64,
-    /// The two-byte type that suits the model: bf16 where most plain weights are.
-    pub(crate) half: DType,
+    /// What the KV cache is kept in.
+    pub(crate) kv_type: KvType,
     /// The type of rows between products.
     pub(crate) compute: DType,
 }
 
-/// Loads what `spec` asks for from `source`, leaving `workspace` bytes free.
+/// Loads what `spec` asks for from `source`, leaving `workspace` bytes free, and those of the KV cache.
 ///
 /// # Errors
 /// `OutOfMemory` before anything is taken; `InvalidRequest` for a type that Candle cannot make; what
@@ -46,16 +46,14 @@ pub(crate) fn load(
         dtype: options.dtype,
         target: options.quantize.map(Target::new).transpose()?,
     };
-    let forms = plan::settle(place, source, &wanted, forms, workspace)?;
+    let room = Room { device: &place.name, available: device::available(&place.device), workspace };
+    let (forms, kv_type) = plan::settle(room, source, &wanted, forms, options)?;
     let total = plan::values(&wanted).max(1);
-    let (mut done, mut bytes, mut bf16) = (0, 0, 0);
+    let (mut done, mut bytes) = (0, 0);
     let mut parts = HashMap::new();
     let mut layer_forms = Vec::new();
     for w in &wanted {
         let weight = plan::fetch(source, w)?;
-        if weight.ty == QuantType::BF16 {
-            bf16 += w.values();
-        }
         let ty = forms.turned(w, weight.ty);
         let form = forms.form(w, ty);
         if matches!(w.role, Role::Layer(..)) && !w.role.is_vector() {
@@ -77,11 +75,10 @@ pub(crate) fn load(
         }
     }
     let weights = Parts(parts).assemble(spec, place)?;
-    let half = if bf16 * 2 > total { DType::BF16 } else { DType::F16 };
     // rows between products are of the matrices' own type where all of them have one; blocks take f32
     let all = |ty: DType| !forms.is_cpu && layer_forms.iter().all(|form| *form == Form::Dense(ty));
     let compute = [DType::F16, DType::BF16].into_iter().find(|&ty| all(ty)).unwrap_or(DType::F32);
-    Ok(Loaded { weights, bytes, half, compute })
+    Ok(Loaded { weights, bytes, kv_type, compute })
 }
 
 /// A loaded weight.

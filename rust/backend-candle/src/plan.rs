@@ -1,15 +1,16 @@
-//! Which form each weight takes, and whether all of them fit.
+//! Which form each weight takes, and whether all of them fit beside the KV cache and what passes between phases.
 //!
 //! On the CPU matrices become f32 where all of them take no more than half of the free memory, and
 //! stay as the file has them otherwise. On a GPU plain matrices keep their type, blocks stay blocks
 //! where Candle has kernels for them, and the rest becomes f16.
 
-use alloyforge_interfaces::WeightSource;
-use alloyforge_types::{DType, Error, LayerRole, MatrixPlace, ModelSpec, QuantType, Result, Role, Weight};
+use alloyforge_interfaces::{LoadOptions, WeightSource};
+use alloyforge_types::{
+    DType, Error, KvType, LayerRole, MatrixPlace, ModelSpec, QuantType, Result, Role, Weight,
+};
 
-use crate::fault::Place;
+use crate::formats;
 use crate::quantize::Target;
-use crate::{device, formats};
 
 /// One weight that the spec asks for.
 #[derive(Debug, Clone, Copy)]
@@ -101,32 +102,76 @@ impl Forms {
     }
 }
 
-/// Settles whether the CPU's matrices become f32, and that everything fits.
+/// What a model takes of its device, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Needs {
+    weights: u64,
+    kv: u64,
+    workspace: u64,
+}
+
+impl Needs {
+    /// # Errors
+    /// `OutOfMemory` with all figures where they are more than the `available` bytes of `device`.
+    fn check(self, device: &str, available: u64) -> Result<()> {
+        let needed = self.weights.saturating_add(self.kv).saturating_add(self.workspace);
+        if needed <= available {
+            return Ok(());
+        }
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        let (weights, kv, workspace) = (mib(self.weights), mib(self.kv), mib(self.workspace));
+        let what = format!(
+            "the model on `{device}` ({weights} MiB of weights, {kv} MiB of KV cache, {workspace} MiB between phases)"
+        );
+        Err(Error::OutOfMemory { what, needed, available })
+    }
+}
+
+/// A device as far as a plan goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room<'a> {
+    pub(crate) device: &'a str,
+    /// Bytes that may be taken, where that is known.
+    pub(crate) available: Option<u64>,
+    /// Bytes of what passes between phases.
+    pub(crate) workspace: u64,
+}
+
+/// Settles whether the CPU's matrices become f32 and what the KV cache is kept in, and that weights, cache and
+/// what passes between phases fit together. Nothing is taken yet.
+///
+/// # Errors
+/// `OutOfMemory` with the figures; what the source says.
 pub(crate) fn settle(
-    place: &Place,
+    room: Room<'_>,
     source: &dyn WeightSource,
     wanted: &[Wanted],
     forms: Forms,
-    workspace: u64,
-) -> Result<Forms> {
+    options: &LoadOptions,
+) -> Result<(Forms, KvType)> {
     let wide = values(wanted).saturating_mul(4);
-    let Some(available) = device::available(&place.device) else {
-        return Ok(Forms { is_wide: true, ..forms });
-    };
-    let forms = Forms { is_wide: wide <= available / 2, ..forms };
-    let weights = if forms.is_cpu && forms.is_wide {
-        wide
+    let is_wide = room.available.is_none_or(|available| wide <= available / 2);
+    let forms = Forms { is_wide, ..forms };
+    let (mut weights, mut bf16) = (0u64, 0u64);
+    if forms.is_cpu && is_wide && options.kv_type.is_some() {
+        weights = wide;
     } else {
-        wanted.iter().try_fold(0u64, |sum, w| {
-            let ty = forms.turned(w, source.weight(w.role)?.ty);
-            Ok::<_, Error>(sum.saturating_add(forms.form(w, ty).bytes(w)))
-        })?
-    };
-    let needed = weights.saturating_add(workspace);
-    if needed > available {
-        return Err(Error::OutOfMemory { what: format!("the model on `{}`", place.name), needed, available });
+        for w in wanted {
+            let stored = source.weight(w.role)?.ty;
+            weights = weights.saturating_add(forms.form(w, forms.turned(w, stored)).bytes(w));
+            if stored == QuantType::BF16 {
+                bf16 = bf16.saturating_add(w.values());
+            }
+        }
     }
-    Ok(forms)
+    // the two-byte type that suits the model
+    let is_bf16 = bf16.saturating_mul(2) > values(wanted);
+    let kv_type = options.kv_type.unwrap_or(if is_bf16 { KvType::BF16 } else { KvType::F16 });
+    let kv = options.kv_bytes.as_ref().map_or(Ok(0), |least| least(kv_type))?;
+    if let Some(available) = room.available {
+        Needs { weights, kv, workspace: room.workspace }.check(room.device, available)?;
+    }
+    Ok((forms, kv_type))
 }
 
 /// A weight from its source, its size checked: the conversions below rely on it.
@@ -147,4 +192,120 @@ pub(crate) fn fetch<'a>(source: &'a dyn WeightSource, w: &Wanted) -> Result<Weig
         )));
     }
     Ok(weight)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::sync::Arc;
+
+    use alloyforge_interfaces::KvBytes;
+    use alloyforge_types::MatrixKind;
+
+    use super::*;
+
+    /// A source that has every weight in one type, and no numbers.
+    struct Of(QuantType);
+
+    impl WeightSource for Of {
+        fn weight(&self, role: Role) -> Result<Weight<'_>> {
+            Ok(Weight {
+                name: format!("{role:?}"),
+                ty: self.0,
+                rows: 256,
+                cols: 256,
+                data: Cow::Borrowed(&[]),
+            })
+        }
+    }
+
+    const VALUES: u64 = 2 * 256 * 256;
+    const WORKSPACE: u64 = 1000;
+
+    /// Two matrices on a GPU, or the CPU, with so many bytes free.
+    fn plan(
+        ty: QuantType,
+        is_cpu: bool,
+        available: Option<u64>,
+        kv_bytes: Option<KvBytes>,
+    ) -> Result<(Forms, KvType)> {
+        let place = MatrixPlace {
+            kind: MatrixKind::Head,
+            layer: 0,
+            num_layers: 1,
+            num_experts: 0,
+            is_expert: false,
+            group: 1,
+        };
+        let wanted = [Role::Embedding, Role::Head].map(|role| Wanted { role, place, rows: 256, cols: 256 });
+        let options = LoadOptions {
+            dtype: None,
+            quantize: None,
+            kv_type: None,
+            threads: None,
+            max_rows: 1,
+            max_logit_rows: 1,
+            kv_bytes,
+            progress: None,
+        };
+        let forms = Forms { is_cpu, is_wide: false, dtype: None, target: None };
+        let room = Room { device: if is_cpu { "cpu" } else { "cuda:1" }, available, workspace: WORKSPACE };
+        settle(room, &Of(ty), &wanted, forms, &options)
+    }
+
+    fn least(bytes: u64) -> Option<KvBytes> {
+        Some(Arc::new(move |_| Ok(bytes)))
+    }
+
+    #[test]
+    fn weights_cache_and_workspace_fit_together_or_not_at_all() {
+        // plain weights stay as they are, blocks too; a type without kernels becomes f16
+        let cases = [
+            (QuantType::BF16, 2 * VALUES),
+            (QuantType::F32, 4 * VALUES),
+            (QuantType::Q4K, VALUES / 256 * 144),
+            (QuantType::IQ2S, 2 * VALUES),
+        ];
+        for (ty, weights) in cases {
+            for kv in [0, 1, 1 << 40] {
+                let needed = weights + kv + WORKSPACE;
+                assert!(plan(ty, false, Some(needed), least(kv)).is_ok(), "{ty:?}");
+                match plan(ty, false, Some(needed - 1), least(kv)) {
+                    Err(Error::OutOfMemory { what, needed: said, available }) => {
+                        assert_eq!((said, available), (needed, needed - 1), "{ty:?}");
+                        assert!(what.starts_with("the model on `cuda:1` (1 MiB of weights, "), "{what}");
+                    }
+                    other => panic!("{ty:?}: {other:?}"),
+                }
+            }
+        }
+        let Err(e) = plan(QuantType::BF16, false, Some(1 << 20), least(3 << 30)) else { panic!("it fits") };
+        assert!(
+            e.to_string().contains("(1 MiB of weights, 3072 MiB of KV cache, 1 MiB between phases)"),
+            "{e}"
+        );
+    }
+
+    #[test]
+    fn the_cpu_widens_what_takes_half_of_its_memory() {
+        let wide =
+            |available| plan(QuantType::F16, true, Some(available), None).map(|(forms, _)| forms.is_wide);
+        assert_eq!(wide(8 * VALUES), Ok(true));
+        assert_eq!(wide(8 * VALUES - 1), Ok(false));
+        assert!(wide(2 * VALUES).is_err());
+    }
+
+    #[test]
+    fn a_cache_is_of_the_type_that_suits_the_weights() {
+        let ty = |ty| plan(ty, false, None, None).map(|(_, kv)| kv);
+        assert_eq!(ty(QuantType::BF16), Ok(KvType::BF16));
+        assert_eq!(ty(QuantType::Q4K), Ok(KvType::F16));
+    }
+
+    #[test]
+    fn a_cache_that_its_own_bounds_refuse_is_refused() {
+        let refuse = |_| Err(Error::OutOfMemory { what: "a KV cache".into(), needed: 2, available: 1 });
+        let refused = plan(QuantType::F16, false, None, Some(Arc::new(refuse)));
+        assert!(matches!(refused, Err(Error::OutOfMemory { needed: 2, available: 1, .. })));
+    }
 }

@@ -4,10 +4,9 @@ use alloyforge_types::{Error, KvType, ModelSpec, Result};
 use candle_core::{D, DType, Tensor};
 
 use crate::backend::{Decoder, left};
-use crate::fault::Place;
+use crate::formats;
 use crate::layer::Cross;
 use crate::step::Step;
-use crate::{device, formats};
 
 /// Keys and values of every slot and layer.
 #[derive(Debug)]
@@ -28,22 +27,22 @@ pub(crate) struct States {
 type Seen = Vec<(usize, Vec<f32>)>;
 
 impl States {
-    /// Plans `slots` slots of `len` rows.
+    /// Plans `slots` slots of `len` rows, which find `available` bytes.
     ///
     /// # Errors
     /// `OutOfMemory` where they would not fit once filled.
     pub(crate) fn reserve(
-        place: &Place,
         spec: &ModelSpec,
         ty: KvType,
         slots: usize,
         len: usize,
+        available: Option<u64>,
     ) -> Result<Self> {
         let ty = formats::cached(ty)?;
         let widths = spec.layers.iter().filter_map(|layer| layer.cross.as_ref());
         let widths: u64 = widths.map(|c| 2 * (c.num_heads * c.head_dim * ty.size_in_bytes()) as u64).sum();
         let bytes = widths.saturating_mul(len as u64).saturating_mul(slots as u64);
-        if let Some(available) = device::available(&place.device)
+        if let Some(available) = available
             && bytes > available
         {
             return Err(Error::OutOfMemory { what: "the encoder's states".into(), needed: bytes, available });

@@ -134,6 +134,7 @@ fn main() -> Result<()> {
         threads,
         max_rows: MAX_ROWS,
         max_logit_rows: 32,
+        kv_bytes: None,
         progress: None,
     };
     let begin = Instant::now();

@@ -16,7 +16,7 @@ use crate::draft::guesser::Guesser;
 use crate::draft::model::{MOST_SEQUENCES, ModelDrafter};
 use crate::handle::Outbox;
 use crate::job::{Choice, Generation, Moments, Probing, Rules, Ticket};
-use crate::kv::{KvManager, KvSize, free_memory, size_kv};
+use crate::kv::{KvManager, KvSize, free_memory, least_kv, size_kv};
 use crate::media::desk::Desk;
 use crate::media::{MediaPrompt, SequenceMedia};
 use crate::owner::Owner;
@@ -106,19 +106,24 @@ impl Engine {
     ) -> Result<Self> {
         options.check()?;
         let spec = model.spec().clone();
-        let free = options.free_memory.or_else(free_memory);
+        let free =
+            |model: &dyn Model| options.free_memory.or_else(|| model.free_memory()).or_else(free_memory);
         let guesses = match &draft {
             Draft::Off => Guesses::Never,
             Draft::Ngram => Guesses::FromText,
             Draft::Model(_) => Guesses::Told,
         };
         let drafter = match draft {
-            Draft::Model(draft) => Some(drafter(draft, &spec, options, free)?),
+            Draft::Model(draft) => {
+                // what the model itself is promised stays
+                let least = least_kv(&spec, model.kv_type(), options)?;
+                let left = free(&*draft).map(|free| free.saturating_sub(least));
+                Some(drafter(draft, &spec, options, left)?)
+            }
             Draft::Off | Draft::Ngram => None,
         };
         // a draft model's cache is taken by now
-        let free = if drafter.is_some() { options.free_memory.or_else(free_memory) } else { free };
-        let kv = size_kv(&spec, model.kv_type(), options, free)?;
+        let kv = size_kv(&spec, model.kv_type(), options, free(&*model))?;
         model.reserve_kv(&kv.blocks)?;
         let facts = ModelFacts {
             device: model.device().to_owned(),

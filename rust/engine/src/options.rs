@@ -9,7 +9,8 @@ pub struct EngineOptions {
     pub context_len: Option<usize>,
     /// Bytes for the KV cache; `None`: sized from the memory that is free.
     pub kv_memory: Option<u64>,
-    /// Bytes free on the model's device; `None`: asked of the operating system.
+    /// Bytes free on the model's device; `None`: asked of the model, and where it
+    /// computes in the host's memory of the operating system.
     pub free_memory: Option<u64>,
     /// Most sequences in one step.
     pub max_batch: usize,

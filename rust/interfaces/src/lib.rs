@@ -62,6 +62,12 @@ pub trait WeightSource: Send + Sync {
 /// Told how far a long task is, from 0 to 1.
 pub type Progress = Arc<dyn Fn(f32) + Send + Sync>;
 
+/// The least bytes that a KV cache takes when it is of a type.
+///
+/// # Errors
+/// `OutOfMemory` where the caller's own bounds leave no room for what the caller asks for.
+pub type KvBytes = Arc<dyn Fn(KvType) -> Result<u64> + Send + Sync>;
+
 /// What a backend is told when it loads a model.
 #[derive(Clone)]
 pub struct LoadOptions {
@@ -77,6 +83,9 @@ pub struct LoadOptions {
     pub max_rows: usize,
     /// Most rows whose logits are asked for in one step.
     pub max_logit_rows: usize,
+    /// What the KV cache will take at the least, where that is known: Candle's backend refuses a model that
+    /// leaves no room for it before anything is taken.
+    pub kv_bytes: Option<KvBytes>,
     /// Told how far loading is.
     pub progress: Option<Progress>,
 }
@@ -110,6 +119,12 @@ pub trait Backend: Send {
 
     /// Bytes held.
     fn memory(&self) -> MemoryUse;
+
+    /// Bytes that the device has left for a KV cache; `None` where it computes in the host's memory, or where
+    /// that cannot be found out.
+    fn free_memory(&self) -> Option<u64> {
+        None
+    }
 
     /// Takes the KV cache: `blocks[g]` blocks for KV group `g`, once, before the first step.
     ///
@@ -282,6 +297,11 @@ pub trait Model: Send {
 
     /// Bytes held.
     fn memory(&self) -> MemoryUse;
+
+    /// As [`Backend::free_memory`].
+    fn free_memory(&self) -> Option<u64> {
+        None
+    }
 
     /// As [`Backend::reserve_kv`].
     ///

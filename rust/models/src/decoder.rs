@@ -77,6 +77,10 @@ impl<B: Backend> Model for Decoder<B> {
         self.backend.memory()
     }
 
+    fn free_memory(&self) -> Option<u64> {
+        self.backend.free_memory()
+    }
+
     fn reserve_kv(&mut self, blocks: &[usize]) -> Result<()> {
         if blocks.len() != self.spec.kv_groups.len() {
             let fault = format!("{} pools for {} KV groups", blocks.len(), self.spec.kv_groups.len());

@@ -226,6 +226,7 @@ pub fn options() -> LoadOptions {
         threads: Some(2),
         max_rows: 256,
         max_logit_rows: 256,
+        kv_bytes: None,
         progress: None,
     }
 }

@@ -50,6 +50,7 @@ pub fn options(kv_type: KvType, threads: usize) -> LoadOptions {
         threads: Some(threads),
         max_rows: 512,
         max_logit_rows: 512,
+        kv_bytes: None,
         progress: None,
     }
 }

@@ -10,4 +10,4 @@ pub use manager::{BlockCopy, KnownBlock, KvManager, Pin, PrefixHit, SequenceBloc
 pub use memory::free_memory;
 pub use pool::BlockPool;
 pub use prefix::{NodeId, PrefixCache};
-pub use sizing::{KvSize, size_kv};
+pub use sizing::{KvSize, least_kv, size_kv};

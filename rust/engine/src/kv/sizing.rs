@@ -24,7 +24,7 @@ const NUM_KEPT: usize = 16;
 /// Every group gets blocks for the same count of tokens, as short sequences need it, until a group
 /// with a window has what `max_batch` sequences can ever hold behind it; what is left goes to the
 /// groups without one. Without `kv_memory`, the budget is what `max_batch` sequences of full length
-/// need, at most half of the free memory.
+/// need, at most half of the free memory, or what one of an asked `context_len` needs where that is more.
 ///
 /// # Errors
 /// `OutOfMemory` where the budget is more than is free, or less than `context_len`, or one block,
@@ -61,14 +61,28 @@ pub fn size_kv(
             return Err(Error::OutOfMemory { what: "kv_memory".into(), needed: asked, available: free });
         }
         (Some(asked), _) => asked,
-        (None, Some(free)) => full.min(free / 2),
+        (None, Some(free)) => {
+            let asked = options.context_len.map_or(0, |len| sequence_bytes(&windows, &block_bytes, len));
+            full.min(asked.min(free).max(free / 2))
+        }
         // nothing is known of the machine: enough for one sequence
         (None, None) => (0..windows.len())
             .fold(0u64, |sum, g| sum.saturating_add(most(g, 1).saturating_mul(block_bytes[g]))),
     };
 
     let even = budget / all_bytes;
-    let mut blocks: Vec<u64> = (0..windows.len()).map(|g| even.min(ceiling(g))).collect();
+    // no window takes what one sequence of an asked length needs elsewhere
+    let full_groups = (0..windows.len()).filter(|&g| windows[g].is_none());
+    let promised = options.context_len.map_or(0, |len| {
+        let bytes =
+            full_groups.map(|g| (most_blocks(None, len, BLOCK_LEN) as u64).saturating_mul(block_bytes[g]));
+        bytes.fold(0, u64::saturating_add)
+    });
+    let windowed_bytes: u64 =
+        (0..windows.len()).filter(|&g| windows[g].is_some()).map(|g| block_bytes[g]).sum();
+    let spare = budget.saturating_sub(promised).checked_div(windowed_bytes).unwrap_or(u64::MAX);
+    let share = |g: usize| if windows[g].is_some() { even.min(spare) } else { even };
+    let mut blocks: Vec<u64> = (0..windows.len()).map(|g| share(g).min(ceiling(g))).collect();
     let windowed: u64 =
         (0..windows.len()).filter(|&g| windows[g].is_some()).map(|g| blocks[g] * block_bytes[g]).sum();
     let full_bytes: u64 = (0..windows.len()).filter(|&g| windows[g].is_none()).map(|g| block_bytes[g]).sum();
@@ -86,14 +100,34 @@ pub fn size_kv(
     let is_short = options.context_len.is_some_and(|len| len > context_len);
     if context_len == 0 || is_short {
         let len = if is_short { wanted_len } else { 1 };
-        let needed = (0..windows.len()).fold(0u64, |sum, g| {
-            sum.saturating_add(block_bytes[g].saturating_mul(most_blocks(windows[g], len, BLOCK_LEN) as u64))
-        });
+        let needed = sequence_bytes(&windows, &block_bytes, len);
         let what = format!("a KV cache for {len} tokens");
         return Err(Error::OutOfMemory { what, needed, available: budget });
     }
     let bytes = (0..windows.len()).map(|g| blocks[g] as u64 * block_bytes[g]).sum();
     Ok(KvSize { blocks, context_len, bytes })
+}
+
+/// The fewest bytes that [`size_kv`] takes, whatever is free: `kv_memory`, or one sequence of
+/// `context_len`, or one block of each group.
+///
+/// # Errors
+/// `OutOfMemory` where `kv_memory` is less than `context_len`, or one block, needs.
+pub fn least_kv(spec: &ModelSpec, kv_type: KvType, options: &EngineOptions) -> Result<u64> {
+    if options.kv_memory.is_some() {
+        return Ok(size_kv(spec, kv_type, options, None)?.bytes);
+    }
+    let groups = 0..spec.kv_groups.len();
+    let block_bytes: Vec<u64> =
+        groups.map(|g| (spec.kv_token_bytes(g, kv_type) * BLOCK_LEN) as u64).collect();
+    let windows: Vec<Option<usize>> = spec.kv_groups.iter().map(|g| g.window).collect();
+    Ok(sequence_bytes(&windows, &block_bytes, options.context_len.unwrap_or(1)))
+}
+
+/// Bytes of one sequence of `len` tokens that steps a block at a time.
+fn sequence_bytes(windows: &[Option<usize>], block_bytes: &[u64], len: usize) -> u64 {
+    let blocks = windows.iter().map(|&window| most_blocks(window, len, BLOCK_LEN) as u64);
+    blocks.zip(block_bytes).fold(0, |sum, (blocks, bytes)| sum.saturating_add(blocks.saturating_mul(*bytes)))
 }
 
 /// The longest sequence that `num_blocks` blocks of a group hold, stepping a block at a time at worst.
@@ -179,6 +213,45 @@ mod tests {
     fn half_of_the_free_memory_bounds_the_context() {
         let got = size(&[None], 1 << 20, |_| {}, Some(20 * BLOCK)).unwrap();
         assert_eq!(got, KvSize { blocks: vec![10], context_len: 320, bytes: 10 * BLOCK });
+    }
+
+    #[test]
+    fn a_context_that_is_asked_for_may_take_all_of_the_free_memory() {
+        let asked = |free: u64| size(&[None], 1 << 20, |o| o.context_len = Some(640), Some(free * BLOCK));
+        assert_eq!(asked(20).unwrap(), KvSize { blocks: vec![20], context_len: 640, bytes: 20 * BLOCK });
+        assert_eq!(asked(30).unwrap().blocks, [20]);
+        assert_eq!(asked(60).unwrap().blocks, [30]);
+        let what = "a KV cache for 640 tokens".to_owned();
+        let want = Error::OutOfMemory { what, needed: 20 * BLOCK, available: 19 * BLOCK };
+        assert_eq!(asked(19), Err(want));
+    }
+
+    /// What is planned before a model is loaded is what is then taken at the least.
+    #[test]
+    fn the_least_is_what_the_smallest_memory_allows() {
+        type Change = fn(&mut EngineOptions);
+        let cases: [(&[Option<usize>], Change, u64); 5] = [
+            (&[None], |_| {}, 1),
+            (&[None, Some(40)], |_| {}, 2),
+            (&[None], |o| o.context_len = Some(65), 3),
+            // 39 + 32 tokens touch at most 4 blocks
+            (&[None, Some(40)], |o| o.context_len = Some(1000), 32 + 4),
+            (&[None], |o| o.kv_memory = Some(7 * BLOCK + 1), 7),
+        ];
+        for (windows, change, blocks) in cases {
+            let mut options = EngineOptions { prefix_cache: false, ..EngineOptions::default() };
+            change(&mut options);
+            let spec = spec(windows, 10_000);
+            let least = least_kv(&spec, KvType::F32, &options).unwrap();
+            assert_eq!(least, blocks * BLOCK, "{windows:?}");
+            let free = 2 * least.max(options.kv_memory.unwrap_or(0));
+            assert!(size_kv(&spec, KvType::F32, &options, Some(free)).unwrap().bytes >= least);
+        }
+        let mut options =
+            EngineOptions { context_len: Some(65), kv_memory: Some(2 * BLOCK), ..EngineOptions::default() };
+        options.prefix_cache = false;
+        let refused = least_kv(&spec(&[None], 100), KvType::F32, &options);
+        assert!(matches!(refused, Err(Error::OutOfMemory { needed, .. }) if needed == 3 * BLOCK));
     }
 
     #[test]

@@ -247,6 +247,7 @@ impl<B: Backend> BackendLayers<B> {
             threads,
             max_rows: ROW_STEP,
             max_logit_rows: ROW_STEP,
+            kv_bytes: None,
             progress: None,
         };
         let backend = load(&spec, &weights, &options)?;

@@ -4,10 +4,13 @@ use std::path::PathBuf;
 
 use alloyforge_cuda_libraries::Gpu;
 use alloyforge_types::{Error, Result};
-use candle_core::Device;
-use candle_core::cuda_backend::cudarc::driver::{result, sys};
+use candle_core::cuda_backend::cudarc::driver::{DriverError, result, sys};
+use candle_core::{CudaDevice, Device};
 
 use super::DeviceInfo;
+
+/// What the driver takes while a model runs, for the code of kernels and for cuBLAS; nothing is planned into it.
+const DRIVER_BYTES: u64 = 256 << 20;
 
 /// Says in which folders to look first for the CUDA libraries.
 pub(super) fn seek_in(folders: Vec<PathBuf>) {
@@ -34,20 +37,22 @@ fn set_up(device: &Device) -> candle_core::Result<()> {
     // SAFETY: all tensors of a model are made, used and given back on this device's one stream, and no
     // tensor goes from one opened device to another
     unsafe { device.disable_event_tracking() };
+    let Some(pool) = pool(device).map_err(candle_core::Error::wrap)? else { return Ok(()) };
+    let mut kept = u64::MAX;
+    let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: the pool is the driver's own, and the attribute is a number of 64 bits that the driver copies
+    let done = unsafe { result::mem_pool::set_attribute(pool, attribute, (&raw mut kept).cast()) };
+    done.map_err(candle_core::Error::wrap)
+}
+
+/// The pool that tensors are taken from, where the GPU has one.
+fn pool(device: &CudaDevice) -> std::result::Result<Option<sys::CUmemoryPool>, DriverError> {
     let context = device.cuda_stream().context().clone();
     if !context.has_async_alloc() {
-        return Ok(());
+        return Ok(None);
     }
-    let mut kept = u64::MAX;
-    // SAFETY: the device is one that the driver has given, its pool is the driver's own, and the attribute
-    // is a number of 64 bits that the driver copies
-    let done = unsafe {
-        result::device::get_default_mem_pool(context.cu_device()).and_then(|pool| {
-            let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-            result::mem_pool::set_attribute(pool, attribute, (&raw mut kept).cast())
-        })
-    };
-    done.map_err(candle_core::Error::wrap)
+    // SAFETY: the device is one that the driver has given
+    unsafe { result::device::get_default_mem_pool(context.cu_device()) }.map(Some)
 }
 
 /// The GPUs that can be used, or what is missing.
@@ -68,9 +73,29 @@ fn describe(ordinal: usize, gpu: Gpu) -> DeviceInfo {
     }
 }
 
-/// Free bytes on the GPU.
+/// Free bytes on the GPU, those of its pool that nobody uses among them.
 pub(super) fn available(device: &Device) -> Option<u64> {
-    let stream = device.as_cuda_device().ok()?.cuda_stream();
+    let device = device.as_cuda_device().ok()?;
+    let stream = device.cuda_stream();
     stream.context().bind_to_thread().ok()?;
-    result::mem_get_info().ok().map(|(free, _)| free as u64)
+    // what was given back on the stream is counted as such once the stream gets there
+    stream.synchronize().ok()?;
+    let (free, _) = result::mem_get_info().ok()?;
+    let idle = match pool(device).ok()? {
+        None => 0,
+        Some(pool) => {
+            use sys::CUmemPool_attribute as Attribute;
+            let held = counter(pool, Attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
+            held.saturating_sub(counter(pool, Attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?)
+        }
+    };
+    Some((free as u64).saturating_add(idle).saturating_sub(DRIVER_BYTES))
+}
+
+/// A count of bytes that `pool` keeps.
+fn counter(pool: sys::CUmemoryPool, attribute: sys::CUmemPool_attribute) -> Option<u64> {
+    let mut bytes = 0u64;
+    // SAFETY: the pool is the driver's own, and both counts that are asked for are numbers of 64 bits
+    let done = unsafe { result::mem_pool::get_attribute(pool, attribute, (&raw mut bytes).cast()) };
+    done.ok().map(|()| bytes)
 }

@@ -207,7 +207,9 @@ impl Cache {
         for &layer in layers {
             let (keys, values) = &self.layers[layer];
             for pool in [keys, values] {
-                let numbers = pool.narrow(0, block as usize, 1)?.flatten_all()?.to_dtype(DType::F32)?;
+                // of this block alone: what is brought to the host is all that the tensor is a view of
+                let block = pool.narrow(0, block as usize, 1)?.force_contiguous()?;
+                let numbers = block.flatten_all()?.to_dtype(DType::F32)?;
                 out.extend(numbers.to_vec1::<f32>()?.iter().flat_map(|x| x.to_le_bytes()));
             }
         }
@@ -243,8 +245,8 @@ impl Cache {
             let (keys, values) = &self.layers[layer];
             for pool in [keys, values] {
                 for &(from, to) in pairs {
-                    // a copy of its own: a pool cannot be written from itself
-                    let block = pool.narrow(0, from as usize, 1)?.copy()?;
+                    // a copy of its own, of this block alone: a pool cannot be written from itself
+                    let block = pool.narrow(0, from as usize, 1)?.force_contiguous()?;
                     pool.slice_set(&block, 0, to as usize)?;
                 }
             }

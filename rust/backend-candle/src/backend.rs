@@ -28,6 +28,8 @@ const LOGIT_VALUES: usize = 1 << 24;
 pub struct CandleBackend {
     threads: Threads,
     decoder: Decoder,
+    /// Dropped behind the tensors.
+    _release: device::Release,
 }
 
 /// What the threads work on.
@@ -98,6 +100,7 @@ impl CandleBackend {
         let Loaded { weights, bytes, kv_type, compute } =
             threads.run(|| loader::load(&place, spec, weights, options, workspace))?;
         let fused = Fused::new(&place, spec, formats::cached(kv_type)?)?;
+        let release = device::Release(place.device.clone());
         let decoder = Decoder {
             place,
             fused,
@@ -112,7 +115,7 @@ impl CandleBackend {
             state: State::default(),
             memory: MemoryUse { weights: bytes, kv: 0, workspace },
         };
-        Ok(Self { threads, decoder })
+        Ok(Self { threads, decoder, _release: release })
     }
 }
 
@@ -217,7 +220,7 @@ impl Backend for CandleBackend {
     }
 
     fn put_states(&mut self, slot: usize, states: &[f32]) -> Result<()> {
-        let Self { threads, decoder } = self;
+        let Self { threads, decoder, .. } = self;
         threads.run(|| decoder.put_states(slot, states))
     }
 
@@ -306,7 +309,7 @@ impl Backend for CandleBackend {
 impl CandleBackend {
     /// Runs a phase of the step that has begun, on the threads. A phase that fails gives the step up.
     fn phase(&mut self, work: impl FnOnce(&mut Decoder, &mut Step) -> Result<()> + Send) -> Result<()> {
-        let Self { threads, decoder } = self;
+        let Self { threads, decoder, .. } = self;
         match std::mem::take(&mut decoder.stage) {
             Stage::Idle => Err(out_of_order()),
             Stage::Empty => {
@@ -323,7 +326,8 @@ impl CandleBackend {
 }
 
 impl Decoder {
-    /// Bytes that may still be taken for good, where that is known: what passes between phases keeps its room.
+    /// Bytes that may still be taken for good, where that is known: what passes between phases keeps its
+    /// room.
     fn room(&self) -> Option<u64> {
         Some(device::available(&self.place.device)?.saturating_sub(self.memory.workspace))
     }

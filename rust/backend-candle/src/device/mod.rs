@@ -90,6 +90,19 @@ pub(crate) fn open(name: &str) -> Result<Place> {
     Ok(Place { device, name: name.into() })
 }
 
+/// What a device keeps for later steps goes back to the system when this is dropped: a closed model's memory
+/// is then there for others, such as other libraries of this process.
+#[derive(Debug)]
+pub(crate) struct Release(pub(crate) Device);
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        if self.0.is_cuda() {
+            cuda::release(&self.0);
+        }
+    }
+}
+
 /// Bytes that may be taken on `device`; `None` where that cannot be found out.
 pub(crate) fn available(device: &Device) -> Option<u64> {
     match device {

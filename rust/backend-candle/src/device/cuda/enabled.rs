@@ -9,7 +9,8 @@ use candle_core::{CudaDevice, Device};
 
 use super::DeviceInfo;
 
-/// What the driver takes while a model runs, for the code of kernels and for cuBLAS; nothing is planned into it.
+/// What the driver takes while a model runs, for the code of kernels and for cuBLAS: nothing is planned
+/// into it.
 const DRIVER_BYTES: u64 = 256 << 20;
 
 /// Says in which folders to look first for the CUDA libraries.
@@ -53,6 +54,20 @@ fn pool(device: &CudaDevice) -> std::result::Result<Option<sys::CUmemoryPool>, D
     }
     // SAFETY: the device is one that the driver has given
     unsafe { result::device::get_default_mem_pool(context.cu_device()) }.map(Some)
+}
+
+/// Gives back what nobody uses of the GPU's pool.
+pub(super) fn release(device: &Device) {
+    let Ok(device) = device.as_cuda_device() else { return };
+    let stream = device.cuda_stream();
+    // tensors are given back in the stream's order; behind a fault nothing can be
+    if stream.context().bind_to_thread().is_err() || stream.synchronize().is_err() {
+        return;
+    }
+    if let Ok(Some(pool)) = pool(device) {
+        // SAFETY: the pool is the driver's own; what is in use stays
+        let _ = unsafe { result::mem_pool::trim_to(pool, 0) };
+    }
 }
 
 /// The GPUs that can be used, or what is missing.

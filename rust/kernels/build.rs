@@ -13,7 +13,7 @@ const ATTENTION: [&str; 2] = ["prefill", "decode"];
 const HEAD_DIMS: [u32; 4] = [64, 96, 128, 256];
 
 /// The others, a module a file.
-const OTHERS: [&str; 5] = ["rope", "norm", "gate", "product", "draw"];
+const OTHERS: [&str; 6] = ["rope", "norm", "gate", "product", "route", "draw"];
 
 /// The capability whose matrix products and asynchronous copies the kernels are written in.
 const LEAST_CAPABILITY: u32 = 80;

@@ -49,6 +49,12 @@ pub(crate) fn blocks(ty: QuantType) -> Option<GgmlDType> {
     })
 }
 
+/// Whether Candle multiplies by stacks of matrices in a block format on a CUDA device.
+pub(crate) fn has_stacks(ty: QuantType) -> bool {
+    use QuantType as Q;
+    matches!(ty, Q::Q8_0 | Q::Q2K | Q::Q3K | Q::Q4K | Q::Q5K | Q::Q6K)
+}
+
 /// Candle's name for a cache format.
 ///
 /// # Errors

@@ -4,6 +4,7 @@ use alloyforge_types::{Activation, Result};
 use candle_core::Tensor;
 
 use crate::activation::gated;
+use crate::experts::Experts;
 use crate::fault::Place;
 use crate::fused::Fused;
 use crate::matrix::Matrix;
@@ -58,7 +59,7 @@ pub(crate) enum Mlp {
     /// Without a gate.
     Plain { up: Linear, down: Linear, activation: Activation },
     /// Several, of which a router gives each row some.
-    Moe { router: Linear, experts: Vec<Gated> },
+    Moe { router: Linear, experts: Experts },
 }
 
 /// A product with or without a bias.

@@ -40,6 +40,7 @@ mod norm;
 mod plan;
 mod quantize;
 mod rope;
+mod stack;
 mod states;
 mod step;
 mod threads;

@@ -1,20 +1,23 @@
 //! From a family's weights to tensors on the device: planned first, then one after another.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use alloyforge_interfaces::{LoadOptions, WeightSource};
 use alloyforge_types::{
-    DType, Error, ExpertRole, KvType, LayerRole, LayerSpec, MlpSpec, ModelSpec, Result, Role,
+    DType, Error, ExpertRole, KvType, LayerRole, LayerSpec, MlpSpec, ModelSpec, MoeSpec, Result, Role,
 };
 use candle_core::Tensor;
 
+use crate::experts::{Experts, Stack, Stacks};
 use crate::fault::Place;
 use crate::layer::{Cross, Gated, Layer, Linear, Mlp, Weights};
 use crate::matrix::Matrix;
 use crate::norm::Norm;
-use crate::plan::{Form, Forms, Room, Wanted};
+use crate::plan::{Form, Forms, Room, Settled, Wanted};
 use crate::quantize::Target;
-use crate::{convert, device, plan};
+use crate::stack::Growing;
+use crate::{convert, device, plan, stack};
 
 /// The weights with what is known about them as a whole.
 pub(crate) struct Loaded {
@@ -47,10 +50,11 @@ pub(crate) fn load(
         target: options.quantize.map(Target::new).transpose()?,
     };
     let room = Room { device: &place.name, available: device::available(&place.device), workspace };
-    let (forms, kv_type) = plan::settle(room, source, &wanted, forms, options)?;
+    let Settled { forms, kv_type, each } = plan::settle(room, source, &wanted, forms, options)?;
+    let stacked = stacked(place, spec, &wanted, &each);
     let total = plan::values(&wanted).max(1);
     let (mut done, mut bytes) = (0, 0);
-    let mut parts = HashMap::new();
+    let mut parts = Parts::default();
     let mut layer_forms = Vec::new();
     for w in &wanted {
         let weight = plan::fetch(source, w)?;
@@ -59,22 +63,27 @@ pub(crate) fn load(
         if matches!(w.role, Role::Layer(..)) && !w.role.is_vector() {
             layer_forms.push(form);
         }
-        let part = if w.role == Role::Positions {
-            Part::Vector(convert::dense_f32(place, &weight)?)
-        } else if w.role.is_vector() {
-            let row = convert::dense_f32(place, &weight)?;
-            Part::Vector(row.flatten_all().map_err(|e| place.fault(e))?)
+        let stack = stack::expert_matrix(w.role).filter(|(layer, ..)| stacked.contains(layer));
+        if let Some((layer, expert, kind)) = stack {
+            parts.stack(place, spec, (layer, kind), form, w)?.put(place, expert, weight, ty, form)?;
         } else {
-            Part::Matrix(convert::matrix(place, weight, ty, form)?)
-        };
-        parts.insert(w.role, part);
+            let part = if w.role == Role::Positions {
+                Part::Vector(convert::dense_f32(place, &weight)?)
+            } else if w.role.is_vector() {
+                let row = convert::dense_f32(place, &weight)?;
+                Part::Vector(row.flatten_all().map_err(|e| place.fault(e))?)
+            } else {
+                Part::Matrix(convert::matrix(place, weight, ty, form)?)
+            };
+            parts.loose.insert(w.role, part);
+        }
         bytes += form.bytes(w);
         done += w.values();
         if let Some(progress) = &options.progress {
             progress((done as f64 / total as f64) as f32);
         }
     }
-    let weights = Parts(parts).assemble(spec, place)?;
+    let weights = parts.assemble(spec, place)?;
     // rows between products are of the matrices' own type where all of them have one; blocks take f32
     let all = |ty: DType| !forms.is_cpu && layer_forms.iter().all(|form| *form == Form::Dense(ty));
     let compute = [DType::F16, DType::BF16].into_iter().find(|&ty| all(ty)).unwrap_or(DType::F32);
@@ -87,12 +96,49 @@ enum Part {
     Matrix(Matrix),
 }
 
+/// The layers whose experts stand in stacks: on a GPU, where their forms, those of `each`, allow it.
+fn stacked(place: &Place, spec: &ModelSpec, wanted: &[Wanted], each: &[Form]) -> HashSet<usize> {
+    if place.device.is_cpu() {
+        return HashSet::new();
+    }
+    let experts = |layer: usize| {
+        let forms = wanted.iter().zip(each.iter().copied());
+        forms.filter(move |(w, _)| stack::expert_matrix(w.role).is_some_and(|(l, ..)| l == layer))
+    };
+    let layers = spec.layers.iter().enumerate().filter(|(_, layer)| matches!(layer.mlp, MlpSpec::Moe(_)));
+    layers.map(|(i, _)| i).filter(|&i| stack::can_stack(place, experts(i))).collect()
+}
+
 /// The loaded weights that are not in their places yet.
-struct Parts(HashMap<Role, Part>);
+#[derive(Default)]
+struct Parts {
+    loose: HashMap<Role, Part>,
+    /// By the layer and the kind of its experts' matrices.
+    stacks: HashMap<(usize, ExpertRole), Growing>,
+}
 
 impl Parts {
+    /// The stack of a layer's kind of matrices, shaped as that of `w`.
+    fn stack(
+        &mut self,
+        place: &Place,
+        spec: &ModelSpec,
+        key: (usize, ExpertRole),
+        form: Form,
+        w: &Wanted,
+    ) -> Result<&mut Growing> {
+        let num_experts = match spec.layers.get(key.0).map(|layer| &layer.mlp) {
+            Some(MlpSpec::Moe(moe)) => moe.num_experts,
+            _ => return Err(Error::internal(format!("layer {} has no experts", key.0))),
+        };
+        Ok(match self.stacks.entry(key) {
+            Entry::Occupied(stack) => stack.into_mut(),
+            Entry::Vacant(room) => room.insert(Growing::new(place, num_experts, w, form)?),
+        })
+    }
+
     fn vector(&mut self, role: Role) -> Option<Tensor> {
-        match self.0.remove(&role)? {
+        match self.loose.remove(&role)? {
             Part::Vector(tensor) => Some(tensor),
             Part::Matrix(_) => None,
         }
@@ -108,7 +154,7 @@ impl Parts {
     }
 
     fn matrix(&mut self, role: Role) -> Result<Matrix> {
-        match self.0.remove(&role) {
+        match self.loose.remove(&role) {
             Some(Part::Matrix(matrix)) => Ok(matrix),
             _ => Err(Error::internal(format!("{role:?} was not loaded"))),
         }
@@ -148,18 +194,7 @@ impl Parts {
         let mlp = match &spec.mlp {
             MlpSpec::Moe(moe) => Mlp::Moe {
                 router: self.linear(of(L::Router), of(L::RouterBias))?,
-                experts: (0..moe.num_experts)
-                    .map(|e| {
-                        use ExpertRole as E;
-                        let of = |role| Role::Layer(index, L::Expert(e, role));
-                        Ok(Gated {
-                            gate: self.linear(of(E::Gate), of(E::GateBias))?,
-                            up: self.linear(of(E::Up), of(E::UpBias))?,
-                            down: self.linear(of(E::Down), of(E::DownBias))?,
-                            activation: moe.activation,
-                        })
-                    })
-                    .collect::<Result<_>>()?,
+                experts: self.experts(index, moe, place)?,
             },
             MlpSpec::Dense { activation, .. } => Mlp::Dense(Gated {
                 gate: Linear { matrix: self.matrix(of(L::Gate))?, bias: None },
@@ -201,5 +236,58 @@ impl Parts {
             mlp_post_norm: self.vector(of(L::MlpPostNorm)),
             mlp,
         })
+    }
+
+    fn experts(&mut self, index: usize, moe: &MoeSpec, place: &Place) -> Result<Experts> {
+        use ExpertRole as E;
+        let stacks = match self.stacks.contains_key(&(index, E::Gate)) {
+            true => Some(Stacks {
+                gate: self.finish(index, moe, place, (E::Gate, E::GateBias))?,
+                up: self.finish(index, moe, place, (E::Up, E::UpBias))?,
+                down: self.finish(index, moe, place, (E::Down, E::DownBias))?,
+                activation: moe.activation,
+            }),
+            false => None,
+        };
+        let mut each = Vec::new();
+        for e in 0..moe.num_experts {
+            let stack = |stack: &Stack| stack.expert(e).map_err(|e| place.fault(e));
+            let of = |role| Role::Layer(index, LayerRole::Expert(e, role));
+            let [gate, up, down] = match &stacks {
+                None => [
+                    self.linear(of(E::Gate), of(E::GateBias))?,
+                    self.linear(of(E::Up), of(E::UpBias))?,
+                    self.linear(of(E::Down), of(E::DownBias))?,
+                ],
+                Some(stacks) => match (stack(&stacks.gate)?, stack(&stacks.up)?, stack(&stacks.down)?) {
+                    (Some(gate), Some(up), Some(down)) => [gate, up, down],
+                    _ => break,
+                },
+            };
+            each.push(Gated { gate, up, down, activation: moe.activation });
+        }
+        Ok(Experts { each, stacks })
+    }
+
+    /// The whole stack of one kind, with the biases of that kind.
+    fn finish(
+        &mut self,
+        index: usize,
+        moe: &MoeSpec,
+        place: &Place,
+        (kind, bias): (ExpertRole, ExpertRole),
+    ) -> Result<Stack> {
+        let Some(growing) = self.stacks.remove(&(index, kind)) else {
+            return Err(Error::internal(format!("layer {index} has no stack of {kind:?}")));
+        };
+        let biases = (0..moe.num_experts)
+            .filter_map(|e| self.vector(Role::Layer(index, LayerRole::Expert(e, bias))))
+            .collect::<Vec<_>>();
+        let bias = match biases.len() {
+            0 => None,
+            n if n == moe.num_experts => Some(Tensor::stack(&biases, 0).map_err(|e| place.fault(e))?),
+            n => return Err(Error::internal(format!("layer {index} has {n} biases of {kind:?}"))),
+        };
+        Ok(Stack { matrices: growing.finish(place)?, bias })
     }
 }

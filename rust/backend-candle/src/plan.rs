@@ -1,4 +1,5 @@
-//! Which form each weight takes, and whether all of them fit beside the KV cache and what passes between phases.
+//! Which form each weight takes, and whether all of them fit beside the KV cache and what passes between
+//! phases.
 //!
 //! On the CPU matrices become f32 where all of them take no more than half of the free memory, and
 //! stay as the file has them otherwise. On a GPU plain matrices keep their type, blocks stay blocks
@@ -121,7 +122,8 @@ impl Needs {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         let (weights, kv, workspace) = (mib(self.weights), mib(self.kv), mib(self.workspace));
         let what = format!(
-            "the model on `{device}` ({weights} MiB of weights, {kv} MiB of KV cache, {workspace} MiB between phases)"
+            "the model on `{device}` ({weights} MiB of weights, {kv} MiB of KV cache, \
+             {workspace} MiB between phases)"
         );
         Err(Error::OutOfMemory { what, needed, available })
     }
@@ -137,8 +139,17 @@ pub(crate) struct Room<'a> {
     pub(crate) workspace: u64,
 }
 
-/// Settles whether the CPU's matrices become f32 and what the KV cache is kept in, and that weights, cache and
-/// what passes between phases fit together. Nothing is taken yet.
+/// What was settled before anything is taken.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    pub(crate) forms: Forms,
+    pub(crate) kv_type: KvType,
+    /// The form of each weight; none where all matrices become f32.
+    pub(crate) each: Vec<Form>,
+}
+
+/// Settles whether the CPU's matrices become f32 and what the KV cache is kept in, and that weights, cache
+/// and what passes between phases fit together. Nothing is taken yet.
 ///
 /// # Errors
 /// `OutOfMemory` with the figures; what the source says.
@@ -148,17 +159,20 @@ pub(crate) fn settle(
     wanted: &[Wanted],
     forms: Forms,
     options: &LoadOptions,
-) -> Result<(Forms, KvType)> {
+) -> Result<Settled> {
     let wide = values(wanted).saturating_mul(4);
     let is_wide = room.available.is_none_or(|available| wide <= available / 2);
     let forms = Forms { is_wide, ..forms };
     let (mut weights, mut bf16) = (0u64, 0u64);
+    let mut each = Vec::new();
     if forms.is_cpu && is_wide && options.kv_type.is_some() {
         weights = wide;
     } else {
         for w in wanted {
             let stored = source.weight(w.role)?.ty;
-            weights = weights.saturating_add(forms.form(w, forms.turned(w, stored)).bytes(w));
+            let form = forms.form(w, forms.turned(w, stored));
+            weights = weights.saturating_add(form.bytes(w));
+            each.push(form);
             if stored == QuantType::BF16 {
                 bf16 = bf16.saturating_add(w.values());
             }
@@ -171,7 +185,7 @@ pub(crate) fn settle(
     if let Some(available) = room.available {
         Needs { weights, kv, workspace: room.workspace }.check(room.device, available)?;
     }
-    Ok((forms, kv_type))
+    Ok(Settled { forms, kv_type, each })
 }
 
 /// A weight from its source, its size checked: the conversions below rely on it.
@@ -228,7 +242,7 @@ mod tests {
         is_cpu: bool,
         available: Option<u64>,
         kv_bytes: Option<KvBytes>,
-    ) -> Result<(Forms, KvType)> {
+    ) -> Result<Settled> {
         let place = MatrixPlace {
             kind: MatrixKind::Head,
             layer: 0,
@@ -288,8 +302,9 @@ mod tests {
 
     #[test]
     fn the_cpu_widens_what_takes_half_of_its_memory() {
-        let wide =
-            |available| plan(QuantType::F16, true, Some(available), None).map(|(forms, _)| forms.is_wide);
+        let wide = |available| {
+            plan(QuantType::F16, true, Some(available), None).map(|settled| settled.forms.is_wide)
+        };
         assert_eq!(wide(8 * VALUES), Ok(true));
         assert_eq!(wide(8 * VALUES - 1), Ok(false));
         assert!(wide(2 * VALUES).is_err());
@@ -297,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_cache_is_of_the_type_that_suits_the_weights() {
-        let ty = |ty| plan(ty, false, None, None).map(|(_, kv)| kv);
+        let ty = |ty| plan(ty, false, None, None).map(|settled| settled.kv_type);
         assert_eq!(ty(QuantType::BF16), Ok(KvType::BF16));
         assert_eq!(ty(QuantType::Q4K), Ok(KvType::F16));
     }

@@ -1,6 +1,6 @@
 //! Kernels of our own in a build without the feature `flash-attn`: none, so that the plain way is taken.
 
-use alloyforge_types::{Activation, DrawnToken, LayerSpec, ModelSpec, Result, TokenDraw};
+use alloyforge_types::{Activation, DrawnToken, LayerSpec, ModelSpec, MoeSpec, Result, TokenDraw};
 use candle_core::{DType, Tensor};
 
 use super::{AddNorm, Attend, Plan, Vectors, Words};
@@ -51,6 +51,23 @@ impl Fused {
         _w: &Tensor,
         _out: DType,
     ) -> candle_core::Result<Option<Tensor>> {
+        match *self {}
+    }
+
+    pub(crate) fn stack_product(
+        &self,
+        _x: &Tensor,
+        _w: &Tensor,
+        _ids: &Tensor,
+    ) -> candle_core::Result<Option<Tensor>> {
+        match *self {}
+    }
+
+    pub(crate) fn route(
+        &self,
+        _logits: &Tensor,
+        _spec: &MoeSpec,
+    ) -> candle_core::Result<Option<(Tensor, Tensor)>> {
         match *self {}
     }
 

@@ -6,8 +6,14 @@
 //! where that memory lives until the kernel has run: the device has one stream, on which memory is given
 //! back in order too.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use alloyforge_kernels::cuda::MODULES;
-use alloyforge_types::{Activation, DrawnToken, LayerSpec, ModelSpec, Result, RopeLayout, TokenDraw};
+use alloyforge_types::{
+    Activation, DrawnToken, LayerSpec, MlpSpec, ModelSpec, MoeSpec, Result, RopeLayout, RouterOrder,
+    TokenDraw,
+};
 use candle_core::cuda_backend::cudarc::cublas::{result as cublas, sys as cublas_sys};
 use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute_enum as DeviceAttribute;
 use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute_enum as Attribute;
@@ -26,6 +32,13 @@ const HEAD_DIMS: [usize; 4] = [64, 96, 128, 256];
 
 /// Rows up to which a product reads its matrix once, with our kernel.
 const PRODUCT_ROWS: usize = 4;
+
+/// Experts that a router's lanes have room for, and choices of a row.
+const MAX_EXPERTS: usize = 512;
+const MAX_CHOSEN: usize = 32;
+
+/// Most blocks of threads in the second direction of a grid.
+const MAX_GRID: usize = 65_535;
 
 /// Tokens of a stretch of logits.
 const STRETCH: usize = 1024;
@@ -78,6 +91,10 @@ told!(Product, 48 {
     x: Address, matrix: Address, out: Address, which: Address,
     num_rows: u32, outputs: u32, cols: u32, repeats: u32,
 });
+told!(Route, 40 {
+    logits: Address, ids: Address, weights: Address,
+    rows: u32, experts: u32, chosen: u32, is_share_of_all: u32,
+});
 told!(Draw, 72 {
     logits: Address, rows: Address, temperatures: Address, numbers: Address, tokens: Address,
     highest: Address, places: Address, sums: Address, vocab: u32, num_stretches: u32,
@@ -91,6 +108,8 @@ pub(crate) struct Fused {
     cached: DType,
     /// Shared memory that a block of threads may have, in bytes.
     shared_limit: usize,
+    /// By module and name: the driver is asked once for each.
+    functions: Mutex<HashMap<String, HashMap<String, CudaFunction>>>,
 }
 
 /// Blocks of threads and their shape.
@@ -116,15 +135,30 @@ impl Fused {
         if capability < (8, 0) {
             return Ok(None);
         }
-        let fused = Self { device: device.clone(), cached, shared_limit: limit.max(0) as usize };
+        let fused = Self {
+            device: device.clone(),
+            cached,
+            shared_limit: limit.max(0) as usize,
+            functions: Mutex::default(),
+        };
         // what the driver compiles, it compiles now and not in somebody's first answer
-        for (module, function) in [("norm", "norm_float"), ("gate", "gate_float"), ("draw", "draw_choose")] {
+        let has_experts = spec.layers.iter().any(|layer| matches!(layer.mlp, MlpSpec::Moe(_)));
+        let always = [
+            ("norm", "norm_float"),
+            ("gate", "gate_float"),
+            ("product", "product_f16_f16"),
+            ("draw", "draw_choose"),
+        ];
+        for (module, function) in always.into_iter().chain(has_experts.then_some(("route", "route"))) {
             fused.function(module, function).map_err(|e| place.fault(e))?;
         }
         let mut dims: Vec<usize> =
             spec.layers.iter().filter(|l| fused.attends(l)).map(|l| l.attention.head_dim).collect();
         dims.sort_unstable();
         dims.dedup();
+        if !dims.is_empty() {
+            fused.function("rope", "rope_float_f16").map_err(|e| place.fault(e))?;
+        }
         for dim in dims {
             for name in ["prefill", "decode"] {
                 let function = format!("{name}_{0}_{0}_{dim}", name_of(cached).map_err(|e| place.fault(e))?);
@@ -369,6 +403,62 @@ impl Fused {
         Ok(Some(product))
     }
 
+    /// The matrices out of `w`, `[experts, outputs, cols]`, that the choices `ids`, `[n, chosen]`, name, each
+    /// times its row of `x`: one row for all choices of a row, `[n, cols]`, or one for each, `[n * chosen,
+    /// cols]`. Gives `[n * chosen, outputs]`; `None` where the types are not the kernel's or a row is no
+    /// multiple of eight. The ids are below the number of experts, as those of [`route`](Self::route) are.
+    pub(crate) fn stack_product(&self, x: &Tensor, w: &Tensor, ids: &Tensor) -> CandleResult<Option<Tensor>> {
+        let ((rows, cols), (_, outputs, width), num) = (x.dims2()?, w.dims3()?, ids.elem_count());
+        let ty = w.dtype();
+        let is_ours = matches!(ty, DType::F16 | DType::BF16) && x.dtype() == ty && cols.is_multiple_of(8);
+        if !is_ours || num == 0 || num > MAX_GRID {
+            return Ok(None);
+        }
+        if width != cols || rows == 0 || !num.is_multiple_of(rows) {
+            bail!("{num} choices for rows {:?} over matrices {:?}", x.shape(), w.shape());
+        }
+        let product = self.uninit((num, outputs), ty)?;
+        let told = Product {
+            x: address(x, rows * cols, ty)?,
+            matrix: address(w, w.elem_count(), ty)?,
+            out: address(&product, num * outputs, ty)?,
+            which: address(ids, num, DType::U32)?,
+            num_rows: number(num)?,
+            outputs: number(outputs)?,
+            cols: number(cols)?,
+            repeats: number(num / rows)?,
+        };
+        let launch = Launch { grid: (outputs.div_ceil(8), num), threads: 128, shared_bytes: 0 };
+        let name = name_of(ty)?;
+        self.launch("product", &format!("product_{name}_{name}"), launch, told)?;
+        Ok(Some(product))
+    }
+
+    /// The experts that each row of `logits`, f32 `[rows, experts]`, chooses, u32 `[rows, chosen]`, and their
+    /// weights, f32 of the same shape; `None` for more than the kernel has room for.
+    pub(crate) fn route(&self, logits: &Tensor, spec: &MoeSpec) -> CandleResult<Option<(Tensor, Tensor)>> {
+        let (rows, experts) = logits.dims2()?;
+        let chosen = spec.experts_per_token;
+        if experts > MAX_EXPERTS || chosen > MAX_CHOSEN.min(experts) {
+            return Ok(None);
+        }
+        let (ids, weights) =
+            (self.uninit((rows, chosen), DType::U32)?, self.uninit((rows, chosen), DType::F32)?);
+        let is_share_of_all = spec.order == RouterOrder::SoftmaxThenTopK { renormalise: false };
+        let told = Route {
+            logits: address(logits, rows * experts, DType::F32)?,
+            ids: address(&ids, rows * chosen, DType::U32)?,
+            weights: address(&weights, rows * chosen, DType::F32)?,
+            rows: number(rows)?,
+            experts: number(experts)?,
+            chosen: number(chosen)?,
+            is_share_of_all: u32::from(is_share_of_all),
+        };
+        let launch = Launch { grid: (rows.div_ceil(4), 1), threads: 128, shared_bytes: 0 };
+        self.launch("route", "route", launch, told)?;
+        Ok(Some((ids, weights)))
+    }
+
     /// `out = x * matrix^T` in f32 from two-byte numbers, which Candle's own products do not offer.
     fn widening_product(&self, told: &Product, ty: DType) -> CandleResult<()> {
         let int = |n: u32| i32::try_from(n).map_err(candle_core::Error::wrap);
@@ -379,6 +469,8 @@ impl Fused {
             _ => cublas_sys::cudaDataType_t::CUDA_R_16F,
         };
         let blas = self.device.cublas_handle();
+        // a handle is used with its context at hand, which each launch of a kernel sees to by itself
+        self.device.cuda_stream().context().bind_to_thread().map_err(candle_core::Error::wrap)?;
         // SAFETY: column by column, as cuBLAS reads, the matrix is [cols, outputs] and taken transposed, x
         // is [cols, n] and the result [outputs, n]; `product` has checked that all three are that large,
         // and the handle is that of the device's stream
@@ -460,11 +552,17 @@ impl Fused {
     }
 
     fn function(&self, module: &str, function: &str) -> CandleResult<CudaFunction> {
+        let mut known = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = known.get(module).and_then(|functions| functions.get(function)) {
+            return Ok(found.clone());
+        }
         let Some((_, ptx)) = MODULES.iter().find(|(name, _)| *name == module) else {
             bail!("no kernels called `{module}`");
         };
         let kernel = self.device.get_or_load_custom_func(function, &format!("alloyforge_{module}"), ptx)?;
-        Ok(kernel.into_cuda_function())
+        let found = kernel.into_cuda_function();
+        known.entry(module.to_owned()).or_default().insert(function.to_owned(), found.clone());
+        Ok(found)
     }
 
     fn launch<T: Told + DeviceRepr>(
@@ -577,6 +675,7 @@ mod tests {
         for ty in halves {
             wanted.extend([ty, "float"].map(|out| ("product".into(), format!("product_{ty}_{out}"))));
         }
+        wanted.push(("route".into(), "route".into()));
         wanted.extend(["highest", "weigh", "choose"].map(|f| ("draw".into(), format!("draw_{f}"))));
         for (module, function) in wanted {
             let found = MODULES.iter().find(|(name, _)| **name == *module).expect("a module");

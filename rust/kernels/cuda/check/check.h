@@ -70,4 +70,5 @@ void check_rope();
 void check_norm();
 void check_gate();
 void check_product();
+void check_route();
 void check_draw();

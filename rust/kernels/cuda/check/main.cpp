@@ -16,6 +16,7 @@ int main(int num, char** arguments) {
     run("norm", check_norm);
     run("gate", check_gate);
     run("product", check_product);
+    run("route", check_route);
     run("draw", check_draw);
     run("attention", check_attention);
     return num_wrong > 0;

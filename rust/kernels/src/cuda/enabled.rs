@@ -15,5 +15,6 @@ pub const MODULES: &[(&str, &str)] = &[
     ("norm", include_str!(concat!(env!("OUT_DIR"), "/norm.ptx"))),
     ("gate", include_str!(concat!(env!("OUT_DIR"), "/gate.ptx"))),
     ("product", include_str!(concat!(env!("OUT_DIR"), "/product.ptx"))),
+    ("route", include_str!(concat!(env!("OUT_DIR"), "/route.ptx"))),
     ("draw", include_str!(concat!(env!("OUT_DIR"), "/draw.ptx"))),
 ];

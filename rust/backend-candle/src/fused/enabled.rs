@@ -649,6 +649,10 @@ fn address(x: &Tensor, len: usize, ty: DType) -> CandleResult<Address> {
 }
 
 #[cfg(test)]
+#[path = "gpu_tests.rs"]
+mod gpu_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -4,8 +4,10 @@
 
 It writes random checkpoints of real shapes (Llama 8B and Qwen3 0.6B in bf16; the 8B in Q4_K and Q8_0), so it
 needs no network, and no Rust. Each part runs in a process of its own with a time of its own, and fails
-alone; the whole ends within eight minutes. At the end one table: each figure beside its ceiling, which is
-measured in the same run (a large copy, a large bf16 product), and beside transformers where that is there.
+alone; the whole ends within eight minutes. First it checks: the text reference cases of tests/data, whose
+heads are too narrow for our own attention, then short models of every width of head that has a kernel, of
+experts and of blocks, each beside the CPU in f32. At the end one table: each figure beside its ceiling, which
+is measured in the same run (a large copy, a large bf16 product), and beside transformers where that is there.
 
 `--device cpu --tiny` runs all of it on small shapes, to see that the script itself works.
 """
@@ -34,8 +36,9 @@ BATCHES = (1, 8, 32, 64)
 # Seconds for each part; together with the writing of checkpoints they stay below eight minutes.
 BUDGETS = {
     "ceilings": 30,
-    "cases": 60,
-    "same-text": 40,
+    "cases": 50,
+    "kernels": 60,
+    "same-text": 30,
     "qwen3-0.6b bf16": 60,
     "llama-8b bf16": 110,
     "llama-8b q8_0": 55,
@@ -57,6 +60,9 @@ class Shape:
     head_dim: int
     vocab: int
     tied: bool
+    window: int = 0
+    # Experts of each layer, of which a token takes two; 0: one MLP for all.
+    experts: int = 0
 
     def matrices(self) -> Iterator[tuple[str, str, int, int]]:
         """Every matrix: its name in a Hugging Face folder and in a GGUF, rows and columns."""
@@ -68,9 +74,12 @@ class Shape:
             yield hf + "self_attn.k_proj.weight", gguf + "attn_k.weight", kv, self.hidden
             yield hf + "self_attn.v_proj.weight", gguf + "attn_v.weight", kv, self.hidden
             yield hf + "self_attn.o_proj.weight", gguf + "attn_output.weight", self.hidden, q
-            yield hf + "mlp.gate_proj.weight", gguf + "ffn_gate.weight", self.ff, self.hidden
-            yield hf + "mlp.up_proj.weight", gguf + "ffn_up.weight", self.ff, self.hidden
-            yield hf + "mlp.down_proj.weight", gguf + "ffn_down.weight", self.hidden, self.ff
+            if self.experts:
+                yield hf + "mlp.gate.weight", gguf + "ffn_gate_inp.weight", self.experts, self.hidden
+            for mlp in [f"mlp.experts.{e}." for e in range(self.experts)] or ["mlp."]:
+                yield hf + mlp + "gate_proj.weight", gguf + "ffn_gate.weight", self.ff, self.hidden
+                yield hf + mlp + "up_proj.weight", gguf + "ffn_up.weight", self.ff, self.hidden
+                yield hf + mlp + "down_proj.weight", gguf + "ffn_down.weight", self.hidden, self.ff
         if not self.tied:
             yield "lm_head.weight", "output.weight", self.vocab, self.hidden
 
@@ -80,7 +89,7 @@ class Shape:
             hf, gguf = f"model.layers.{i}.", f"blk.{i}."
             yield hf + "input_layernorm.weight", gguf + "attn_norm.weight", self.hidden
             yield hf + "post_attention_layernorm.weight", gguf + "ffn_norm.weight", self.hidden
-            if self.family == "qwen3":
+            if self.family.startswith("qwen3"):
                 yield hf + "self_attn.q_norm.weight", gguf + "attn_q_norm.weight", self.head_dim
                 yield hf + "self_attn.k_norm.weight", gguf + "attn_k_norm.weight", self.head_dim
         yield "model.norm.weight", "output_norm.weight", self.hidden
@@ -125,13 +134,23 @@ def bf16(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
 
 
-def write_folder(shape: Shape, folder: pathlib.Path) -> None:
-    """Writes `shape` as Hugging Face does, in bf16."""
+ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
+}
+
+
+def write_folder(shape: Shape, folder: pathlib.Path, size: float = 0.02) -> None:
+    """Writes `shape` as Hugging Face does, in bf16, with weights of about `size`."""
     folder.mkdir()
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(REFERENCE / "llama" / name, folder / name)
-    config = {
-        "architectures": ["Qwen3ForCausalLM" if shape.family == "qwen3" else "LlamaForCausalLM"],
+    # prompts are given as tokens, so that the smallest tokenizer is enough
+    vocab = {f"<{i}>": i for i in range(16)}
+    model = {"type": "BPE", "vocab": vocab, "merges": []}
+    (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
+    config: dict[str, Any] = {
+        "architectures": [ARCHITECTURES[shape.family]],
         "model_type": shape.family,
         "hidden_size": shape.hidden,
         "intermediate_size": shape.ff,
@@ -150,10 +169,17 @@ def write_folder(shape: Shape, folder: pathlib.Path) -> None:
         "bos_token_id": 1,
         "eos_token_id": 2,
     }
+    if shape.family == "mistral":
+        config["sliding_window"] = shape.window or None
+    if shape.experts:
+        config |= {"num_experts": shape.experts, "num_experts_per_tok": 2, "moe_intermediate_size": shape.ff}
+        config |= {"norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []}
     (folder / "config.json").write_text(json.dumps(config))
     parts = [(hf, [rows, cols]) for hf, _, rows, cols in shape.matrices()]
     parts += [(hf, [size]) for hf, _, size in shape.vectors()]
-    header, at = {}, 0
+    # transformers refuses a file that does not say whose it is
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    at = 0
     for name, dims in parts:
         end = at + 2 * int(np.prod(dims))
         header[name] = {"dtype": "BF16", "shape": dims, "data_offsets": [at, end]}
@@ -161,7 +187,7 @@ def write_folder(shape: Shape, folder: pathlib.Path) -> None:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     rng = np.random.default_rng(7)
-    pool = Pool(bf16(rng.standard_normal(1 << 22) * 0.02))
+    pool = Pool(bf16(rng.standard_normal(1 << 22) * size))
     with (folder / "model.safetensors").open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for _, dims in parts:
@@ -323,6 +349,8 @@ def check_cases(device: str) -> None:
     """The text reference cases on the device, against what transformers gave."""
     import alloyforge as af
 
+    if not REFERENCE.is_dir():
+        raise FileNotFoundError(f"the reference cases are not at {REFERENCE}")
     names = sorted(
         path.parent.name
         for path in REFERENCE.glob("*/case.json")
@@ -342,6 +370,69 @@ def check_cases(device: str) -> None:
             report("case", case=name, right=is_right, off=off)
         except Exception as error:  # a case that fails is a result
             report("case", case=name, right=False, fault=f"{type(error).__name__}: {error}")
+
+
+def kernel_cases(tiny: bool) -> Iterator[tuple[str, Shape, dict[str, Any]]]:
+    """Short models that go through each kernel of ours and of Candle's, with the options to open them."""
+    for dim in (64,) if tiny else (64, 96, 128, 256):
+        yield f"heads of {dim}", Shape("llama", 2, 256, 512, 4, 2, dim, 1024, False), {}
+        yield f"heads of {dim}, normed", Shape("qwen3", 2, 256, 512, 8, 2, dim, 1024, True), {}
+        yield f"heads of {dim}, window", Shape("mistral", 2, 256, 512, 4, 1, dim, 1024, False, window=100), {}
+    plain = Shape("llama", 2, 512, 1024, 4, 2, 128, 1024, False)
+    experts = Shape("qwen3_moe", 2, 256, 256, 4, 2, 64, 1024, False, experts=8)
+    yield "f16", plain, {"dtype": "f16"}
+    yield "experts", experts, {}
+    for mix in ("q4_k_s",) if tiny else ("q8_0", "q4_0", "q4_k_s", "q5_k_s", "q6_k"):
+        yield mix, plain, {"quantize": mix}
+        yield f"experts, {mix}", experts, {"quantize": mix}
+
+
+def check_kernels(device: str, tiny: bool, folder: pathlib.Path) -> None:
+    """Logits and greedy tokens of short models on the device, beside the CPU's in f32.
+
+    Numbers of two bytes leave about a hundredth of the logits' spread; a wrong kernel leaves all of it.
+    """
+    import alloyforge as af
+
+    # long enough for decode to split it
+    ids = prompts(1, 300, 1000)[0]
+    sure: dict[str, Any] = {"device": "cpu", "backend": "candle", "kv_dtype": "f32"}
+    for i, (name, shape, options) in enumerate(kernel_cases(tiny)):
+        path = folder / f"kernels-{i}"
+        try:
+            write_folder(shape, path, 0.1)
+            memory: dict[str, Any] = {"kv_memory": 1 << 28, "context_len": 1024, "prefix_cache": False}
+            # blocks are made by the backend: the same on both sides
+            with af.Session(path, device=device, backend="candle", **memory, **options) as session:
+                found = session.logits(ids)
+                tokens = session.generate(ids, temperature=0.0, max_tokens=24, ignore_eos=True).tokens
+                # rows that decode side by side, behind prompts that end in the middle of blocks
+                rows = [ids[: 40 * n + 1] for n in range(1, 6)]
+                many = session.generate_batch(
+                    rows, temperature=0.0, max_tokens=4, ignore_eos=True, progress=False
+                )
+            wanted = {"dtype": "f32", **options} if "quantize" in options else {"dtype": "f32"}
+            with af.Session(path, **sure, **memory, **wanted) as session:
+                want = session.logits(ids + tokens)
+                firsts = [session.logits(row + answer.tokens) for row, answer in zip(rows, many, strict=True)]
+            spread = float(want.std())
+            by_row = np.sqrt(np.mean((found - want[: len(ids)]) ** 2, axis=1)) / spread
+            # a close choice of experts may fall otherwise, which changes its whole row
+            off = float(np.median(by_row) if shape.experts else by_row.max())
+
+            def short(logits: np.ndarray[Any, Any], chosen: list[int], spread: float) -> float:
+                """How far below the highest logit the chosen tokens lie at the most."""
+                rows = logits[-len(chosen) - 1 : -1]
+                return float((rows.max(axis=1) - rows[np.arange(len(chosen)), chosen]).max()) / spread
+
+            missed = [short(want, tokens, spread)]
+            missed += [short(f, a.tokens, spread) for f, a in zip(firsts, many, strict=True)]
+            under = float(np.median(missed) if shape.experts else max(missed))
+            report("kernel", case=name, right=off < 0.15 and under < 0.3, off=off, under=under)
+        except Exception as error:  # a case that fails is a result
+            report("kernel", case=name, right=False, fault=f"{type(error).__name__}: {error}")
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def check_same_text(device: str, model: str | None, folder: pathlib.Path) -> None:
@@ -391,7 +482,11 @@ def measure_transformers(
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16).to(device).eval()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16)
+    except TypeError:  # before transformers 4.56 it has another name
+        model = AutoModelForCausalLM.from_pretrained(path, torch_dtype=torch.bfloat16)
+    model = model.to(device).eval()
     deadline = time.perf_counter() + seconds
 
     def generate(rows: list[list[int]], n: int) -> None:
@@ -442,6 +537,8 @@ def run_part(part: str, arguments: argparse.Namespace) -> None:
         measure_ceilings(device, arguments.tiny)
     elif part == "cases":
         check_cases(device)
+    elif part == "kernels":
+        check_kernels(device, arguments.tiny, folder)
     elif part == "same-text":
         check_same_text(device, arguments.model, REFERENCE / "llama")
     else:
@@ -458,8 +555,8 @@ def run_part(part: str, arguments: argparse.Namespace) -> None:
         if kind == "bf16":
             try:
                 measure_transformers(part, shape, path, device, arguments.tiny, seconds * 0.2)
-            except ImportError as error:
-                report("fault", part="transformers", fault=str(error))
+            except Exception as error:  # a peer that cannot run is none of our faults
+                report("fault", part=f"{part}, transformers", fault=f"{type(error).__name__}: {error}")
 
 
 def percent(share: float) -> str:
@@ -487,6 +584,14 @@ def show(results: list[dict[str, Any]]) -> None:
         if not r["right"]:
             fault = r.get("fault") or f"off by {r['off']:.2g}"
             print(f"| case {r['case']} | alloyforge | {fault} | |")
+    kernels = find("kernel")
+    if kernels:
+        right = f"{sum(r['right'] for r in kernels)} of {len(kernels)} right"
+        print(f"| short models beside the CPU in f32 | alloyforge | {right} | |")
+    for r in kernels:
+        if not r["right"]:
+            fault = r.get("fault") or f"off by {r['off']:.2g}, tokens below the highest by {r['under']:.2g}"
+            print(f"| short model, {r['case']} | alloyforge | {fault} | |")
     for r in find("same-text"):
         what = f"greedy text as the CPU's, {r['model']}"
         print(f"| {what} | alloyforge | {r['same']} of {r['tokens']} tokens | |")
@@ -556,7 +661,7 @@ def main() -> int:
                     else:
                         path.unlink()
     show(results)
-    return 1 if failed or not all(r["right"] for r in results if r["name"] == "case") else 0
+    return 1 if failed or not all(r["right"] for r in results if r["name"] in ("case", "kernel")) else 0
 
 
 if __name__ == "__main__":

@@ -288,6 +288,7 @@ impl<E: Element> Tiles<'_, '_, E> {
 
     /// The same with tiles `tile .. tile + T`.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "sums and windows at once")]
     fn block<S: Simd, const T: usize>(&self, s: S, row: usize, tile: usize, sums: &mut [Sums]) {
         sums.fill([[0.0; LANES]; TILES]);
         let mut from = 0;

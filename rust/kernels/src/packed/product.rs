@@ -143,6 +143,7 @@ impl<F: Format> Product<'_, '_, '_, F> {
     /// # Safety
     /// Rows and panel have these blocks, the panel in format `F`.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "iterators may be left as calls")]
     unsafe fn some_rows<S: Simd, const B: usize>(
         &self,
         s: S,

@@ -14,6 +14,7 @@ import pytest
 from alloyforge import __version__
 from alloyforge.cli.perplexity import windows
 from alloyforge.progress import ProgressBar
+from tests.support.interrupting import interruptible
 
 COMMAND = str(pathlib.Path(sys.executable).with_name("alloyforge"))
 FIELDS = {
@@ -191,26 +192,14 @@ def test_a_reader_that_leaves(tiny_path: pathlib.Path) -> None:
 
 
 def test_ctrl_c(tiny_path: pathlib.Path) -> None:
-    process = subprocess.Popen(
-        [
-            COMMAND,
-            "chat",
-            "smollm2-135m",
-            "--temperature",
-            "0",
-            "--ignore-eos",
-            "--prompt",
-            "Tell me a story.",
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    process.stdout.read(1)
-    start = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (1, b"")
+    options = ["--temperature", "0", "--ignore-eos", "--prompt", "Tell me a story."]
+    with interruptible([COMMAND, "chat", "smollm2-135m", *options]) as process:
+        assert process.stdout is not None
+        process.stdout.read(1)
+        start = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (1, "")
     assert time.monotonic() - start < 10
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
+
+from tests.support.interrupting import interruptible
 
 SCRIPT = """
 import sys, time
@@ -39,15 +40,10 @@ print("after", len(session.generate([10], max_tokens=3, ignore_eos=True).tokens)
 def test_ctrl_c(request: pytest.FixtureRequest, what: str) -> None:
     # A long prompt takes a model that is busy with it for seconds.
     model = request.getfixturevalue("smollm2" if what == "prompt" else "tiny_path")
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(model), what],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    with interruptible([sys.executable, "-c", SCRIPT, str(model), what]) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
     assert (out, err, process.returncode) == ("after 3\n", "", 0)

@@ -14,7 +14,7 @@ def _heed() -> None:
 
 @contextlib.contextmanager
 def interruptible(command: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """A process that heeds Ctrl-C even where the tests run in the background, and that no failure leaves behind."""
+    """A process that heeds Ctrl-C, also where the tests run in the background, and is never left behind."""
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_heed
     ) as process:

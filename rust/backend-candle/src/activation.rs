@@ -4,9 +4,21 @@ use alloyforge_types::{Activation, Error, Result};
 use candle_core::Tensor;
 
 use crate::fault::Place;
+use crate::fused::Fused;
 
-/// `activation(gate, up)`, in f32.
-pub(crate) fn gated(place: &Place, kind: Activation, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+/// `activation(gate, up)`, in f32, by our kernel where there is one.
+pub(crate) fn gated(
+    place: &Place,
+    fused: Option<&Fused>,
+    kind: Activation,
+    gate: &Tensor,
+    up: &Tensor,
+) -> Result<Tensor> {
+    if let Some(fused) = fused
+        && let Some(out) = fused.gated(kind, gate, up).map_err(|e| place.fault(e))?
+    {
+        return Ok(out);
+    }
     let out = match kind {
         Activation::Silu => gate.silu().and_then(|g| g * up),
         Activation::GeluTanh => gate.gelu().and_then(|g| g * up),

@@ -44,9 +44,7 @@ impl Stack {
             None => Ok(product),
         }
     }
-}
 
-impl Stack {
     /// The matrix of one expert with its bias, where they can be had by themselves.
     pub(crate) fn expert(&self, expert: usize) -> candle_core::Result<Option<Linear>> {
         let Some(matrix) = self.matrices.expert(expert)? else { return Ok(None) };
@@ -95,24 +93,10 @@ fn on_device(
     x: &Tensor,
 ) -> Result<Tensor> {
     let fault = |e| place.fault(e);
-    let ours = match fused {
-        Some(fused) => fused.route(logits, spec).map_err(fault)?,
-        None => None,
-    };
-    let (ids, weights) = match ours {
-        Some(chosen) => chosen,
-        None => route(spec, logits).map_err(fault)?,
-    };
+    let (ids, weights) = route(fused, spec, logits).map_err(fault)?;
     let gate = stacks.gate.forward(fused, x, &ids).map_err(fault)?;
     let up = stacks.up.forward(fused, x, &ids).map_err(fault)?;
-    let ours = match fused {
-        Some(fused) => fused.gated(stacks.activation, &gate, &up).map_err(fault)?,
-        None => None,
-    };
-    let hidden = match ours {
-        Some(hidden) => hidden,
-        None => gated(place, stacks.activation, &gate, &up)?,
-    };
+    let hidden = gated(place, fused, stacks.activation, &gate, &up)?;
     let sum = || {
         let out = stacks.down.forward(fused, &hidden, &ids)?.to_dtype(DType::F32)?;
         let (n, chosen) = ids.dims2()?;
@@ -122,9 +106,14 @@ fn on_device(
     sum().map_err(fault)
 }
 
-/// The choices of each row, the highest first, u32 `[n, chosen]`, and their weights, f32 of the same shape.
-/// Which of equal logits is chosen depends on the device.
-fn route(spec: &MoeSpec, logits: &Tensor) -> candle_core::Result<(Tensor, Tensor)> {
+/// The choices of each row, the highest first, u32 `[n, chosen]`, and their weights, f32 of the same shape, by
+/// our kernel where there is one. Without it, which of equal logits is chosen depends on the device.
+fn route(fused: Option<&Fused>, spec: &MoeSpec, logits: &Tensor) -> candle_core::Result<(Tensor, Tensor)> {
+    if let Some(fused) = fused
+        && let Some(chosen) = fused.route(logits, spec)?
+    {
+        return Ok(chosen);
+    }
     let order = logits.contiguous()?.arg_sort_last_dim(false)?;
     let ids = order.narrow(1, 0, spec.experts_per_token)?.contiguous()?;
     let chosen = logits.gather(&ids, 1)?;
@@ -293,7 +282,7 @@ mod tests {
         let order = RouterOrder::SoftmaxThenTopK { renormalise: false };
         let spec = MoeSpec { num_experts: 60, experts_per_token: 4, ..spec(order) };
         let logits = random((9, 60));
-        let (ids, weights) = route(&spec, &logits).expect("choices");
+        let (ids, weights) = route(None, &spec, &logits).expect("choices");
         let (ids, weights) = (ids.to_vec2::<u32>().expect("ids"), weights.to_vec2::<f32>().expect("weights"));
         for (row, logits) in logits.to_vec2::<f32>().expect("logits").iter().enumerate() {
             for (i, (expert, weight)) in choose(&spec, logits).into_iter().enumerate() {

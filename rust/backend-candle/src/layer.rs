@@ -110,14 +110,7 @@ impl Gated {
         let fault = |e| place.fault(e);
         let gate = self.gate.forward_with(fused, x).map_err(fault)?;
         let up = self.up.forward_with(fused, x).map_err(fault)?;
-        let ours = match fused {
-            Some(fused) => fused.gated(self.activation, &gate, &up).map_err(fault)?,
-            None => None,
-        };
-        let hidden = match ours {
-            Some(hidden) => hidden,
-            None => gated(place, self.activation, &gate, &up)?,
-        };
+        let hidden = gated(place, fused, self.activation, &gate, &up)?;
         self.down.forward_with(fused, &hidden).map_err(fault)
     }
 }

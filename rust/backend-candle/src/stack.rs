@@ -36,10 +36,7 @@ impl Matrices {
         match self {
             Self::Dense(w) => {
                 let narrow = x.to_dtype(w.dtype())?;
-                let ours = match fused {
-                    Some(fused) => fused.stack_product(&narrow, w, ids)?,
-                    None => None,
-                };
+                let ours = fused.map(|fused| fused.stack_product(&narrow, w, ids)).transpose()?.flatten();
                 let product = match ours {
                     Some(product) => product,
                     // a copy of the chosen matrices, then one product for each

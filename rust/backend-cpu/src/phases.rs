@@ -142,20 +142,20 @@ fn columns(
 }
 
 /// Whole products of the same rows, in one job.
-fn whole(
+fn whole<const N: usize>(
     isa: Isa,
     pool: &Pool,
     scratch: &PerWorker<Scratch>,
-    products: &[(&Linear, &Disjoint<'_, f32>)],
+    products: [(&Linear, &Disjoint<'_, f32>); N],
     input: Input<'_>,
     store: Store,
 ) -> Result<()> {
-    let grid = |linear: &Linear| Grid::new(&linear.matrix, input.count(), pool.threads());
-    let parts = products.iter().map(|(linear, _)| grid(linear).parts()).sum();
+    let products = products
+        .map(|(linear, values)| (linear, values, Grid::new(&linear.matrix, input.count(), pool.threads())));
+    let parts = products.iter().map(|(.., grid)| grid.parts()).sum();
     pool.run(parts, |mut index, worker| {
         let mut scratch = scratch.get(worker);
-        for (linear, values) in products {
-            let grid = grid(linear);
+        for (linear, values, grid) in products {
             if index < grid.parts() {
                 let (batch, rows) = grid.part(index);
                 let (first_row, input) = (batch.start, input.batch(batch));
@@ -183,7 +183,7 @@ fn into_residual(
             None => (Disjoint::new(residual), Store::AddScaled(tools.residual_scale)),
             Some(_) => (Disjoint::new(added), Store::Set),
         };
-        whole(tools.isa, tools.pool, tools.scratch, &[(linear, &target)], input, store)?;
+        whole(tools.isa, tools.pool, tools.scratch, [(linear, &target)], input, store)?;
     }
     match post_norm {
         None => Ok(()),

@@ -6,18 +6,18 @@
 //! fused multiplications and additions for plain numbers, measured in the same run; for one row, the bytes of the weights a second and their share of what the
 //! machine can read. Each is the best of several runs, because a neighbour only ever takes time away.
 
-use std::hint::black_box;
-use std::time::Instant;
+mod common;
 
 use alloyforge_kernels::disjoint::{Disjoint, PerWorker};
 use alloyforge_kernels::grid::Grid;
-use alloyforge_kernels::isa::{Isa, Kernel, Simd};
+use alloyforge_kernels::isa::Isa;
 use alloyforge_kernels::matrix::Matrix;
 use alloyforge_kernels::memory::Buffer;
 use alloyforge_kernels::packed::activations::{Activations, num_blocks, quantize_row};
 use alloyforge_kernels::pool::Pool;
 use alloyforge_kernels::product::{Input, Output, Store, product, scratch_len};
 use alloyforge_types::{Error, QuantType, Result};
+use common::{bandwidth, best, byte_rate, float_rate};
 
 /// Rows, columns, and rows of activations of the large product, unless it is given.
 const SHAPE: (usize, usize, usize) = (2048, 2048, 512);
@@ -27,119 +27,6 @@ const LONG: usize = 1 << 17;
 
 /// Rows of activations of smaller ones.
 const BATCHES: [usize; 6] = [1, 2, 4, 8, 16, 32];
-
-/// The shortest of several runs, in seconds.
-fn best(runs: usize, mut run: impl FnMut()) -> f64 {
-    (0..runs)
-        .map(|_| {
-            let begin = Instant::now();
-            run();
-            begin.elapsed().as_secs_f64()
-        })
-        .fold(f64::INFINITY, f64::min)
-}
-
-/// Sixteen independent chains of products of bytes, in quarters where registers hold fewer.
-struct Peak(usize);
-
-impl Kernel for Peak {
-    type Output = f32;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> f32 {
-        if S::REGISTERS >= 32 { self.chains::<S, 16>(s) } else { self.chains::<S, 4>(s) }
-    }
-}
-
-impl Peak {
-    #[inline(always)]
-    fn chains<S: Simd, const N: usize>(self, s: S) -> f32 {
-        // so few that 16 bits hold them
-        let weights = s.splat_byte(black_box(0));
-        let mut sums = [s.open(s.splat_sum(0)); N];
-        for i in 0..self.0 * (16 / N) {
-            for sum in &mut sums {
-                *sum = s.dot(*sum, weights, [i as i8 & 63, 1, 2, 3]);
-            }
-        }
-        sums.into_iter().map(|sum| s.sum(s.sums_to_f32(s.settle(s.splat_sum(0), sum)))).sum()
-    }
-}
-
-/// Sixteen independent chains of fused multiplications and additions, as above.
-struct Floats(usize);
-
-impl Kernel for Floats {
-    type Output = f32;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> f32 {
-        if S::REGISTERS >= 32 { self.chains::<S, 16>(s) } else { self.chains::<S, 4>(s) }
-    }
-}
-
-impl Floats {
-    #[inline(always)]
-    fn chains<S: Simd, const N: usize>(self, s: S) -> f32 {
-        let factor = s.splat(black_box(0.5));
-        let mut sums = [factor; N];
-        for _ in 0..self.0 * (16 / N) {
-            for sum in &mut sums {
-                *sum = s.mul_add(*sum, factor, factor);
-            }
-        }
-        sums.into_iter().map(|sum| s.sum(sum)).sum()
-    }
-}
-
-/// Reads memory.
-struct Read<'a>(&'a [u8]);
-
-impl Kernel for Read<'_> {
-    type Output = f32;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> f32 {
-        let mut all = [s.splat_byte(0); 4];
-        for lines in self.0.as_chunks::<256>().0 {
-            for (all, line) in all.iter_mut().zip(lines.as_chunks::<64>().0) {
-                *all = s.or(*all, s.load_bytes(line));
-            }
-        }
-        let mut out = [0; 64];
-        s.store_bytes(s.or(s.or(all[0], all[1]), s.or(all[2], all[3])), &mut out);
-        out.iter().map(|&b| f32::from(b)).sum()
-    }
-}
-
-/// Billions of operations a second of sixteen chains, `each` a link.
-fn peak(pool: &Pool, each: usize, chains: impl Fn(usize) -> f32 + Sync) -> Result<f64> {
-    let n = 100_000;
-    let mut outcome = Ok(());
-    let seconds = best(20, || {
-        outcome = pool.run(pool.threads(), |_, _| {
-            black_box(chains(n));
-            Ok(())
-        });
-    });
-    outcome.map(|()| (pool.threads() * n * 16 * each) as f64 / seconds / 1e9)
-}
-
-/// Billions of bytes a second, of as many as a matrix may have.
-fn bandwidth(isa: Isa, pool: &Pool) -> Result<f64> {
-    let mut buffer = Buffer::zeroed(256 << 20, "a buffer to read")?;
-    buffer.bytes_mut().fill(1);
-    let bytes = buffer.bytes();
-    let part = 1 << 20;
-    let mut outcome = Ok(());
-    let seconds = best(8, || {
-        outcome = pool.run(bytes.len() / part, |i, _| {
-            black_box(isa.run(Read(&bytes[i * part..(i + 1) * part])));
-            Ok(())
-        });
-    });
-    outcome.map(|()| bytes.len() as f64 / seconds / 1e9)
-}
 
 /// One matrix and its input.
 struct Case {
@@ -220,9 +107,13 @@ fn main() -> Result<()> {
     }
     for threads in threads {
         let pool = Pool::new(threads)?;
-        let bytes = peak(&pool, 128, |n| isa.run_bytes(Peak(n)))?;
-        let floats = peak(&pool, 32, |n| isa.run(Floats(n)))?;
-        let bandwidth = bandwidth(isa, &pool)?;
+        let (bytes, floats) = (byte_rate(isa, &pool)?, float_rate(isa, &pool)?);
+        let bandwidth = {
+            // as many as a matrix may have
+            let mut buffer = Buffer::zeroed(256 << 20, "a buffer to read")?;
+            buffer.bytes_mut().fill(1);
+            bandwidth(isa, &pool, buffer.bytes())?
+        };
         println!(
             "{}, {threads} threads: {bytes:.0} GOP/s, {floats:.0} GFLOP/s, {bandwidth:.1} GB/s",
             isa.name()

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use alloyforge_interfaces::{TensorStore, WeightSource};
 use alloyforge_types::{
     Activation, AttentionSpec, CrossSpec, Error, LayerRole, LayerSpec, MlpSpec, ModelSpec, NormKind,
-    NormPlacement, QkNorm, QuantType, Result, Role, Weight,
+    NormPlacement, QuantType, Result, Role, Weight,
 };
 use serde_json::{Map, Value};
 
@@ -231,42 +231,23 @@ impl Shape {
         let activation = keys.activation()?;
         let layer = LayerSpec {
             attention: AttentionSpec {
-                num_heads: heads,
-                num_kv_heads: heads,
-                head_dim,
-                scale,
-                qk_norm: QkNorm::None,
-                rope: None,
-                window: None,
-                softcap: None,
-                has_sinks: false,
                 has_qkv_bias: true,
                 has_o_bias: true,
+                ..AttentionSpec::plain(heads, heads, head_dim)
             },
             cross: self.has_cross.then_some(CrossSpec { num_heads: heads, head_dim, scale, has_bias: true }),
             mlp: MlpSpec::Plain { ff_dim: self.ff_dim, activation, has_bias: true },
             norms: NormPlacement::Pre,
             kv_group: 0,
         };
-        let mut spec = ModelSpec {
-            architecture: architecture.to_owned(),
+        let spec = ModelSpec {
             vocab_size: self.vocab_size,
-            hidden_dim: width,
             context_len: self.positions.unwrap_or(self.vocab_size),
-            layers: vec![layer; self.layers],
-            ropes: Vec::new(),
-            kv_groups: Vec::new(),
             norm: NormKind::Layer,
             norm_eps: 1e-5,
             positions: self.positions,
-            embedding_scale: 1.0,
-            residual_scale: 1.0,
-            logit_scale: 1.0,
-            logit_softcap: None,
-            has_tied_head: true,
-            has_head_bias: false,
+            ..ModelSpec::plain(architecture, width, vec![layer; self.layers])
         };
-        spec.assign_kv_groups();
         let weights = Weights { store, spec: spec.clone(), prefix: prefix.to_owned(), table };
         let mut parameters = 0u64;
         let mut types: Vec<(QuantType, u64)> = Vec::new();

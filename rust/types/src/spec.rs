@@ -180,6 +180,26 @@ pub struct AttentionSpec {
     pub has_o_bias: bool,
 }
 
+impl AttentionSpec {
+    /// The plainest attention: scores over the root of the head's width, no positions, all tokens before it
+    /// seen, nothing added.
+    pub fn plain(num_heads: usize, num_kv_heads: usize, head_dim: usize) -> Self {
+        Self {
+            num_heads,
+            num_kv_heads,
+            head_dim,
+            scale: 1.0 / (head_dim as f32).sqrt(),
+            qk_norm: QkNorm::None,
+            rope: None,
+            window: None,
+            softcap: None,
+            has_sinks: false,
+            has_qkv_bias: false,
+            has_o_bias: false,
+        }
+    }
+}
+
 /// One layer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerSpec {
@@ -248,6 +268,37 @@ pub struct ModelSpec {
 }
 
 impl ModelSpec {
+    /// The plainest model of `layers`, whose groups are assigned: RMS norms, every factor 1, a head that is
+    /// the embedding matrix, a vocabulary of one token and no bound on the context.
+    pub fn plain(architecture: &str, hidden_dim: usize, layers: Vec<LayerSpec>) -> Self {
+        let mut spec = Self {
+            architecture: architecture.to_owned(),
+            vocab_size: 1,
+            hidden_dim,
+            context_len: u32::MAX as usize,
+            layers,
+            ropes: Vec::new(),
+            kv_groups: Vec::new(),
+            norm: NormKind::Rms,
+            norm_eps: 1e-5,
+            positions: None,
+            embedding_scale: 1.0,
+            residual_scale: 1.0,
+            logit_scale: 1.0,
+            logit_softcap: None,
+            has_tied_head: true,
+            has_head_bias: false,
+        };
+        spec.assign_kv_groups();
+        spec
+    }
+
+    /// The most query heads that share a key head in any layer.
+    pub fn max_group(&self) -> usize {
+        let groups = self.layers.iter().map(|layer| &layer.attention);
+        groups.map(|attention| attention.num_heads / attention.num_kv_heads.max(1)).max().unwrap_or(0)
+    }
+
     /// Groups the layers by window and fills [`ModelSpec::kv_groups`] and each layer's index.
     pub fn assign_kv_groups(&mut self) {
         self.kv_groups.clear();

@@ -5,8 +5,7 @@
 use std::io::Write as _;
 
 use alloyforge_types::{
-    Activation, AttentionSpec, BLOCK_LEN, KvGroup, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormKind,
-    NormPlacement, QkNorm, RouterOrder,
+    Activation, AttentionSpec, BLOCK_LEN, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement, RouterOrder,
 };
 
 use super::*;
@@ -91,22 +90,6 @@ fn inverse(row: &[f64], eps: f64) -> f64 {
     1.0 / (row.iter().map(|x| x * x).sum::<f64>() / row.len() as f64 + eps).sqrt()
 }
 
-fn attention(heads: usize, kv_heads: usize, dim: usize) -> AttentionSpec {
-    AttentionSpec {
-        num_heads: heads,
-        num_kv_heads: kv_heads,
-        head_dim: dim,
-        scale: 1.0 / (dim as f32).sqrt(),
-        qk_norm: QkNorm::None,
-        rope: None,
-        window: None,
-        softcap: None,
-        has_sinks: false,
-        has_qkv_bias: false,
-        has_o_bias: false,
-    }
-}
-
 fn spec(layers: &[AttentionSpec]) -> ModelSpec {
     let layer = |attention: &AttentionSpec| LayerSpec {
         attention: attention.clone(),
@@ -115,25 +98,7 @@ fn spec(layers: &[AttentionSpec]) -> ModelSpec {
         cross: None,
         kv_group: 0,
     };
-    let window = layers.first().and_then(|a| a.window);
-    ModelSpec {
-        architecture: "none".into(),
-        vocab_size: 1,
-        hidden_dim: 1,
-        context_len: 1 << 16,
-        layers: layers.iter().map(layer).collect(),
-        ropes: Vec::new(),
-        kv_groups: vec![KvGroup { layers: (0..layers.len()).collect(), window, is_transient: false }],
-        norm: NormKind::Rms,
-        norm_eps: 1e-5,
-        positions: None,
-        embedding_scale: 1.0,
-        residual_scale: 1.0,
-        logit_scale: 1.0,
-        logit_softcap: None,
-        has_tied_head: true,
-        has_head_bias: false,
-    }
+    ModelSpec::plain("none", 1, layers.iter().map(layer).collect())
 }
 
 #[test]
@@ -352,7 +317,7 @@ fn vectors_of_heads() {
             let places: Vec<u32> = (0..rows as u32).map(|row| 17 * row + 3).collect();
             let slots = on_gpu(&fused, places.clone());
             let pools = [0, 1].map(|_| random.tensor(&fused, &[blocks, BLOCK_LEN, kv_width], cached));
-            let a = attention(heads, kv_heads, dim);
+            let a = AttentionSpec::plain(heads, kv_heads, dim);
             let turn = Turned { cos: &cos.0, sin: &sin.0, angles: &angles, dim: turning, layout };
             let queries = fused
                 .vectors(&Vectors {
@@ -416,7 +381,8 @@ fn attention_over_blocks() {
         for (heads, kv_heads, window, softcap, has_sinks) in
             [(4, 2, None, None, false), (6, 2, Some(37), Some(3.0), true), (18, 2, None, None, true)]
         {
-            let a = AttentionSpec { window, softcap, has_sinks, ..attention(heads, kv_heads, dim) };
+            let a =
+                AttentionSpec { window, softcap, has_sinks, ..AttentionSpec::plain(heads, kv_heads, dim) };
             let sequences = sequences();
             let rows: usize = sequences.iter().map(|s| s.num_rows).sum();
             let lens: Vec<usize> =

@@ -11,8 +11,8 @@ use alloyforge_backend_candle::CandleBackend;
 use alloyforge_interfaces::{Backend, LoadOptions, WeightSource};
 use alloyforge_types::{
     Activation, AttentionSpec, BLOCK_LEN, Batch, EmbedSpan, ExpertRole, KvType, LayerRole, LayerSpec,
-    MlpSpec, ModelSpec, NO_BLOCK, NormKind, NormPlacement, QkNorm, QuantType, Result, Role, RopeLayout,
-    RopeScaling, RopeSpec, SequenceStep, Weight,
+    MlpSpec, ModelSpec, NO_BLOCK, NormPlacement, QkNorm, QuantType, Result, Role, RopeLayout, RopeScaling,
+    RopeSpec, SequenceStep, Weight,
 };
 
 mod naive;
@@ -188,26 +188,13 @@ pub fn spec() -> ModelSpec {
         cross: None,
         kv_group: 0,
     };
-    let mut spec = ModelSpec {
-        architecture: "random".into(),
+    ModelSpec {
         vocab_size: 40,
-        hidden_dim: 24,
         context_len: 512,
-        layers: vec![layer.clone(), layer],
         ropes: vec![rope()],
-        kv_groups: Vec::new(),
-        norm: NormKind::Rms,
-        norm_eps: 1e-5,
-        positions: None,
-        embedding_scale: 1.0,
-        residual_scale: 1.0,
-        logit_scale: 1.0,
-        logit_softcap: None,
         has_tied_head: false,
-        has_head_bias: false,
-    };
-    spec.assign_kv_groups();
-    spec
+        ..ModelSpec::plain("random", 24, vec![layer.clone(), layer])
+    }
 }
 
 /// The plain spec after `change`, its groups assigned again.

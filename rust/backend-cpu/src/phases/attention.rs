@@ -43,7 +43,7 @@ fn products(layer: &Layer, context: &mut Context<'_>) -> Result<()> {
     };
     let [q, k, v] = [&mut work.q, &mut work.k, &mut work.v].map(|table| Disjoint::new(table.get_mut()));
     let products = [(&layer.q, &q), (&layer.k, &k), (&layer.v, &v)];
-    whole(isa, pool, &work.scratch, &products, input, Store::Set)
+    whole(isa, pool, &work.scratch, products, input, Store::Set)
 }
 
 /// The norm over all heads together.

@@ -39,7 +39,7 @@ fn queries(cross: &Cross, context: &mut Context<'_>) -> Result<()> {
     )?;
     let input = Input::first(work.normed.get(), hidden, count).with_blocks(wanted.then(|| work.blocks.get()));
     let values = Disjoint::new(work.q.get_mut());
-    whole(isa, context.pool, &work.scratch, &[(&cross.q, &values)], input, Store::Set)
+    whole(isa, context.pool, &work.scratch, [(&cross.q, &values)], input, Store::Set)
 }
 
 /// Softmax attention over the states. One chunk takes some rows of one slot and one head.
@@ -153,7 +153,7 @@ pub(crate) fn put(
         let input = Input::first(part_of, hidden, count).with_blocks(blocks);
         {
             let [k, v] = [&mut work.k, &mut work.v].map(|table| Disjoint::new(table.get_mut()));
-            whole(isa, pool, &work.scratch, &[(&cross.k, &k), (&cross.v, &v)], input, Store::Set)?;
+            whole(isa, pool, &work.scratch, [(&cross.k, &k), (&cross.v, &v)], input, Store::Set)?;
         }
         let (k, v) = (work.k.get(), work.v.get());
         let (first_block, layout) = (from / BLOCK_LEN, cross.heads.layout);

@@ -36,9 +36,7 @@ pub fn size_kv(
     free_memory: Option<u64>,
 ) -> Result<KvSize> {
     let wanted_len = options.context_len.unwrap_or(spec.context_len).max(1);
-    let block_bytes: Vec<u64> =
-        (0..spec.kv_groups.len()).map(|g| (spec.kv_token_bytes(g, kv_type) * BLOCK_LEN) as u64).collect();
-    let windows: Vec<Option<usize>> = spec.kv_groups.iter().map(|g| g.window).collect();
+    let (windows, block_bytes) = groups(spec, kv_type);
     let all_bytes: u64 = block_bytes.iter().sum();
     if all_bytes == 0 {
         return Ok(KvSize { blocks: vec![0; windows.len()], context_len: wanted_len, bytes: 0 });
@@ -117,11 +115,14 @@ pub fn least_kv(spec: &ModelSpec, kv_type: KvType, options: &EngineOptions) -> R
     if options.kv_memory.is_some() {
         return Ok(size_kv(spec, kv_type, options, None)?.bytes);
     }
-    let groups = 0..spec.kv_groups.len();
-    let block_bytes: Vec<u64> =
-        groups.map(|g| (spec.kv_token_bytes(g, kv_type) * BLOCK_LEN) as u64).collect();
-    let windows: Vec<Option<usize>> = spec.kv_groups.iter().map(|g| g.window).collect();
+    let (windows, block_bytes) = groups(spec, kv_type);
     Ok(sequence_bytes(&windows, &block_bytes, options.context_len.unwrap_or(1)))
+}
+
+/// The window of each group, and the bytes of one of its blocks.
+fn groups(spec: &ModelSpec, kv_type: KvType) -> (Vec<Option<usize>>, Vec<u64>) {
+    let bytes = |g| (spec.kv_token_bytes(g, kv_type) * BLOCK_LEN) as u64;
+    spec.kv_groups.iter().enumerate().map(|(g, group)| (group.window, bytes(g))).unzip()
 }
 
 /// Bytes of one sequence of `len` tokens that steps a block at a time.
@@ -139,53 +140,25 @@ fn longest(window: Option<usize>, num_blocks: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloyforge_types::{
-        Activation, AttentionSpec, KvGroup, LayerSpec, MlpSpec, NormKind, NormPlacement, QkNorm,
-    };
+    use alloyforge_types::{Activation, AttentionSpec, KvGroup, LayerSpec, MlpSpec, NormPlacement};
 
     /// A spec whose groups have the given windows and one layer each, of 8 bytes a token in f32.
     fn spec(windows: &[Option<usize>], context_len: usize) -> ModelSpec {
-        let attention = AttentionSpec {
-            num_heads: 1,
-            num_kv_heads: 1,
-            head_dim: 1,
-            scale: 1.0,
-            qk_norm: QkNorm::None,
-            rope: None,
-            window: None,
-            softcap: None,
-            has_sinks: false,
-            has_qkv_bias: false,
-            has_o_bias: false,
-        };
         let layer = LayerSpec {
-            attention,
+            attention: AttentionSpec::plain(1, 1, 1),
             mlp: MlpSpec::Dense { ff_dim: 1, activation: Activation::Silu, has_bias: false },
             norms: NormPlacement::Pre,
             cross: None,
             kv_group: 0,
         };
         ModelSpec {
-            architecture: "none".into(),
-            vocab_size: 1,
-            hidden_dim: 1,
             context_len,
-            layers: vec![layer; windows.len()],
-            ropes: Vec::new(),
             kv_groups: windows
                 .iter()
                 .enumerate()
                 .map(|(i, &window)| KvGroup { layers: vec![i], window, is_transient: false })
                 .collect(),
-            norm: NormKind::Rms,
-            norm_eps: 0.0,
-            positions: None,
-            embedding_scale: 1.0,
-            residual_scale: 1.0,
-            logit_scale: 1.0,
-            logit_softcap: None,
-            has_tied_head: true,
-            has_head_bias: false,
+            ..ModelSpec::plain("none", 1, vec![layer; windows.len()])
         }
     }
 

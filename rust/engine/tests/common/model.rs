@@ -11,8 +11,7 @@ use std::time::Duration;
 use alloyforge_interfaces::{MemoryUse, Model};
 use alloyforge_types::{
     Activation, AttentionSpec, BLOCK_LEN, Batch, BlockId, DrawnToken, Error, KvType, LayerSpec, MlpSpec,
-    ModelSpec, NO_BLOCK, NormKind, NormPlacement, QkNorm, Result, RopeLayout, RopeScaling, RopeSpec,
-    SequenceStep, TokenDraw,
+    ModelSpec, NO_BLOCK, NormPlacement, Result, RopeLayout, RopeScaling, RopeSpec, SequenceStep, TokenDraw,
 };
 
 use super::UNSPEAKABLE;
@@ -67,30 +66,15 @@ impl HashLm {
             Rope::Dynamic(original_len) => RopeScaling::Dynamic { factor: 2.0, original_len },
         };
         let layer = |&window| LayerSpec {
-            attention: AttentionSpec {
-                num_heads: 1,
-                num_kv_heads: 1,
-                head_dim: 2,
-                scale: 1.0,
-                qk_norm: QkNorm::None,
-                rope: Some(0),
-                window,
-                softcap: None,
-                has_sinks: false,
-                has_qkv_bias: false,
-                has_o_bias: false,
-            },
+            attention: AttentionSpec { scale: 1.0, rope: Some(0), window, ..AttentionSpec::plain(1, 1, 2) },
             mlp: MlpSpec::Dense { ff_dim: 2, activation: Activation::Silu, has_bias: false },
             norms: NormPlacement::Pre,
             cross: None,
             kv_group: 0,
         };
-        let mut spec = ModelSpec {
-            architecture: "hash".into(),
+        let spec = ModelSpec {
             vocab_size: VOCAB,
-            hidden_dim: 2,
             context_len: 512,
-            layers: windows.iter().map(layer).collect(),
             ropes: vec![RopeSpec {
                 theta: 10_000.0,
                 dim: 2,
@@ -98,18 +82,8 @@ impl HashLm {
                 scaling,
                 sections: None,
             }],
-            kv_groups: Vec::new(),
-            norm: NormKind::Rms,
-            norm_eps: 1e-5,
-            positions: None,
-            embedding_scale: 1.0,
-            residual_scale: 1.0,
-            logit_scale: 1.0,
-            logit_softcap: None,
-            has_tied_head: true,
-            has_head_bias: false,
+            ..ModelSpec::plain("hash", 2, windows.iter().map(layer).collect())
         };
-        spec.assign_kv_groups();
         let (row_time, step_time) = (Duration::ZERO, Duration::ZERO);
         Self {
             spec,

@@ -87,7 +87,7 @@ impl Panel {
 }
 
 /// Rows of activations whose words a [`Widened`] holds.
-pub(super) const WIDENED_ROWS: usize = 6;
+pub(super) const WIDENED_ROWS: usize = 4;
 
 /// Activations of some rows and blocks as words, each block's in pairs: what one instruction hands to every
 /// lane. They go by way of memory, from where a pair reaches all lanes in one load.

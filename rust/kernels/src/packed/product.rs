@@ -1,6 +1,7 @@
 //! Weight rows in tiles times activation rows in blocks.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use alloyforge_types::{Error, QuantType, Result};
@@ -102,11 +103,16 @@ impl<F: Format> Product<'_, '_, '_, F> {
     fn many_rows<S: Simd>(&self, s: S, tile: usize, count: usize) {
         let mut panel = Panel::new();
         let mut room = Widened::new();
-        let mut sums = [[0.0f32; LANES]; ROWS];
+        let mut sums = [const { MaybeUninit::uninit() }; ROWS];
         let mut first = 0;
         while first < count {
             let some = ROWS.min(count - first);
-            sums[..some].fill([0.0; LANES]);
+            for sum in &mut sums[..some] {
+                sum.write([0.0f32; LANES]);
+            }
+            // SAFETY: so many have just been written.
+            let sums =
+                unsafe { std::slice::from_raw_parts_mut(sums.as_mut_ptr().cast::<[f32; LANES]>(), some) };
             let mut block = 0;
             while block < self.num_blocks {
                 let blocks = PANEL_BLOCKS.min(self.num_blocks - block);
@@ -129,7 +135,7 @@ impl<F: Format> Product<'_, '_, '_, F> {
                 }
                 block += blocks;
             }
-            for (i, sums) in sums[..some].iter().enumerate() {
+            for (i, sums) in sums.iter().enumerate() {
                 // SAFETY: the caller of `product` keeps everybody else away from these.
                 unsafe { self.target.output.put(s, s.load(sums), first + i, self.target.windows[tile]) };
             }

@@ -12,9 +12,8 @@ use alloyforge_interfaces::{
 };
 use alloyforge_types::{
     Activation, AttentionSpec, BLOCK_LEN, Batch, BlockId, DType, EmbedSpan, EncoderActivation, EncoderNorm,
-    Error, GridRope, KvType, LayerRole, LayerSpec, MlpSpec, ModelSpec, NormKind, NormPlacement, QkNorm,
-    QuantType, Result, Role, RopeLayout, RopeScaling, RopeSections, RopeSpec, SequenceStep, TowerSpec,
-    Weight,
+    Error, GridRope, KvType, LayerRole, LayerSpec, MlpSpec, ModelSpec, NormKind, NormPlacement, QuantType,
+    Result, Role, RopeLayout, RopeScaling, RopeSections, RopeSpec, SequenceStep, TowerSpec, Weight,
 };
 use half::{bf16, f16};
 
@@ -43,17 +42,10 @@ fn spec(tower: &TowerSpec) -> Result<ModelSpec> {
     let ff_dim = tower.ff_dim;
     let layer = LayerSpec {
         attention: AttentionSpec {
-            num_heads: tower.num_heads,
-            num_kv_heads: tower.num_heads,
-            head_dim: tower.head_dim,
-            scale: 1.0 / (tower.head_dim as f32).sqrt(),
-            qk_norm: QkNorm::None,
             rope: tower.rope.map(|_| 0),
-            window: None,
-            softcap: None,
-            has_sinks: false,
             has_qkv_bias: attention_bias,
             has_o_bias: attention_bias,
+            ..AttentionSpec::plain(tower.num_heads, tower.num_heads, tower.head_dim)
         },
         cross: None,
         mlp: match tower.is_gated {
@@ -64,27 +56,14 @@ fn spec(tower: &TowerSpec) -> Result<ModelSpec> {
         kv_group: 0,
     };
     let mut spec = ModelSpec {
-        architecture: "encoder".to_owned(),
-        vocab_size: 1,
-        hidden_dim: tower.width,
-        context_len: u32::MAX as usize,
-        layers: vec![layer; tower.num_layers],
         ropes: tower.rope.map(|rope| turn(rope, tower.head_dim)).into_iter().collect(),
-        kv_groups: Vec::new(),
         norm: match tower.norm {
             EncoderNorm::Layer => NormKind::Layer,
             EncoderNorm::Rms => NormKind::Rms,
         },
         norm_eps: tower.norm_eps,
-        positions: None,
-        embedding_scale: 1.0,
-        residual_scale: 1.0,
-        logit_scale: 1.0,
-        logit_softcap: None,
-        has_tied_head: true,
-        has_head_bias: false,
+        ..ModelSpec::plain("encoder", tower.width, vec![layer; tower.num_layers])
     };
-    spec.assign_kv_groups();
     spec.kv_groups.iter_mut().for_each(|group| group.is_transient = true);
     Ok(spec)
 }

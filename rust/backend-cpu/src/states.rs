@@ -54,7 +54,7 @@ impl States {
         let blocks = slots.saturating_mul(len.div_ceil(BLOCK_LEN));
         self.cache.reserve(&[blocks])?;
         (self.slots, self.len) = (slots, len);
-        self.ends = vec![len; alloyforge_kernels::attention::TILE_ROWS];
+        self.ends = vec![len; alloyforge_kernels::attention::tile_rows(1)];
         Ok(())
     }
 

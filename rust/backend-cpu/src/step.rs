@@ -2,7 +2,7 @@
 //!
 //! The vectors are kept from step to step, so that after the first few a step takes no memory.
 
-use alloyforge_kernels::attention::TILE_ROWS;
+use alloyforge_kernels::attention::tile_rows;
 use alloyforge_types::{BLOCK_LEN, Batch, BlockId, EmbedSpan, Error, ModelSpec, Result, SequenceStep};
 
 use crate::cache::Cache;
@@ -167,7 +167,7 @@ impl Step {
         }
         let rows = Rows { sequence: index, first, count: num_rows, start };
         self.runs.extend(rows.cut(|start| BLOCK_LEN - start % BLOCK_LEN));
-        self.tiles.extend(rows.cut(|_| TILE_ROWS));
+        self.tiles.extend(rows.cut(|_| tile_rows(spec.max_group())));
         Ok(())
     }
 
@@ -193,11 +193,11 @@ impl Step {
             first += rows.count;
             // neighbours of one slot share its tiles
             if let Some(last) = self.cross_tiles.last_mut().filter(|last| last.sequence == slot) {
-                let taken = rows.count.min(TILE_ROWS - last.count);
+                let taken = rows.count.min(tile_rows(1) - last.count);
                 last.count += taken;
                 rows = Rows { first: rows.first + taken, count: rows.count - taken, ..rows };
             }
-            self.cross_tiles.extend(rows.cut(|_| TILE_ROWS));
+            self.cross_tiles.extend(rows.cut(|_| tile_rows(1)));
         }
         Ok(())
     }

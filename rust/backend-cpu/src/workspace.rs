@@ -147,8 +147,7 @@ impl Workspace {
         }
         let widths = [hidden, q_dim, ff_dim];
         let panel = product::scratch_len(widths.into_iter().max().unwrap_or(0));
-        let (head_dim, group) =
-            (widest(|a| a.head_dim).max(cross_head), widest(|a| a.num_heads / a.num_kv_heads));
+        let (head_dim, group) = (widest(|a| a.head_dim).max(cross_head), spec.max_group());
         let batch = rows.min(Grid::MAX_BATCH);
         let scratch = PerWorker::new(threads, || {
             Ok::<_, Error>(Scratch {

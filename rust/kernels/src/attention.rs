@@ -24,8 +24,14 @@ use crate::convert;
 use crate::isa::{Isa, LANES, prefetch};
 use crate::plane::{GROUP, PlaneLayout};
 
-/// Most rows of one tile.
-pub const TILE_ROWS: usize = 16;
+/// The fewest rows of a tile that is cut for speed, and the lines that others have about: a block that was
+/// fetched should serve enough of them.
+const TILE: (usize, usize) = (16, 48);
+
+/// Most rows of one tile, where `group` query heads share a key head.
+pub fn tile_rows(group: usize) -> usize {
+    (TILE.1 / group.max(1)).max(TILE.0)
+}
 
 /// Most parts of a sequence of any length that fits an address space with room to spare.
 pub const MAX_PARTS: usize = 256;
@@ -33,7 +39,7 @@ pub const MAX_PARTS: usize = 256;
 /// The shortest part, in tokens.
 const PART_LEN: usize = 256;
 
-/// Up to so many lines read the cache as it is; more share a copy in f32.
+/// Up to so many lines read a narrow cache as it is; more share a copy in f32.
 const FEW_LINES: usize = 12;
 
 /// What all rows of a layer share.
@@ -127,7 +133,7 @@ impl Scratch {
     /// For tiles of heads up to `head_dim` wide, in groups up to `group`.
     pub fn new(head_dim: usize, group: usize) -> Self {
         let room = |numbers: usize| vec![Vector([0.0; LANES]); numbers.div_ceil(LANES)];
-        let lines = group * TILE_ROWS;
+        let lines = group * tile_rows(group);
         Self {
             keys: room(head_dim * BLOCK_LEN),
             values: room(head_dim.next_multiple_of(LANES) * BLOCK_LEN),

@@ -14,7 +14,7 @@ use alloyforge_types::{BLOCK_LEN, KvType};
 use half::{bf16, f16};
 
 use crate::convert;
-use crate::isa::{Isa, LANES};
+use crate::isa::{Isa, Kernel, LANES, Simd};
 
 /// Coordinates that share a scale in a Q8_0 cache.
 pub(crate) const GROUP: usize = 32;
@@ -129,53 +129,81 @@ impl PlaneLayout {
             KvType::F32 => convert::f32_from_bytes(plane, out),
             KvType::F16 => convert::f16_to_f32(isa, plane, out),
             KvType::BF16 => convert::bf16_to_f32(isa, plane, out),
-            KvType::Q8_0 => {
-                let (bytes, scales) = plane.split_at(self.head_dim.next_multiple_of(GROUP) * BLOCK_LEN);
-                let (scales, _) = scales.as_chunks::<2>();
-                for (d, row) in out.chunks_exact_mut(BLOCK_LEN).enumerate() {
-                    let bytes = &bytes[d * BLOCK_LEN..][..BLOCK_LEN];
-                    let scales = &scales[d / GROUP * BLOCK_LEN..][..BLOCK_LEN];
-                    for ((x, q), scale) in row.iter_mut().zip(bytes).zip(scales) {
-                        *x = f32::from(*q as i8) * f16::from_le_bytes(*scale).to_f32();
-                    }
-                }
-            }
+            KvType::Q8_0 => isa.run(Keys { plane, out }),
         }
     }
 
     /// Reads all values of a plane as f32, one token every [`value_stride`](Self::value_stride)
-    /// numbers. What lies between two is left as it is.
+    /// numbers. What lies between two is of no account.
     ///
     /// # Panics
     /// Where a slice is too short.
     pub fn read_values(&self, isa: Isa, plane: &[u8], out: &mut [f32]) {
-        let groups = self.head_dim.div_ceil(GROUP);
-        let (bytes, scales) = match self.ty {
-            KvType::Q8_0 => plane.split_at(groups * GROUP * BLOCK_LEN),
-            _ => (plane, &[][..]),
-        };
-        let (scales, _) = scales.as_chunks::<2>();
-        let row_bytes = bytes.len() / BLOCK_LEN;
-        let rows = out[..BLOCK_LEN * self.value_stride()].chunks_exact_mut(self.value_stride());
-        for (slot, (row, bytes)) in rows.zip(bytes.chunks_exact(row_bytes)).enumerate() {
+        let stride = self.value_stride();
+        let out = &mut out[..BLOCK_LEN * stride];
+        if self.ty == KvType::Q8_0 {
+            return isa.run(Values { plane, head_dim: self.head_dim, out });
+        }
+        for (row, bytes) in out.chunks_exact_mut(stride).zip(plane.chunks_exact(plane.len() / BLOCK_LEN)) {
             let row = &mut row[..self.head_dim];
             match self.ty {
-                KvType::F32 => convert::f32_from_bytes(bytes, row),
                 KvType::F16 => convert::f16_to_f32(isa, bytes, row),
                 KvType::BF16 => convert::bf16_to_f32(isa, bytes, row),
-                KvType::Q8_0 => {
-                    for ((x, q), scale) in row
-                        .chunks_mut(GROUP)
-                        .zip(bytes.chunks_exact(GROUP))
-                        .zip(&scales[slot * groups..][..groups])
-                        .flat_map(|((row, bytes), scale)| {
-                            row.iter_mut().zip(bytes).map(move |(x, q)| ((x, q), scale))
-                        })
-                        .map(|((x, q), scale)| ((x, q), f16::from_le_bytes(*scale).to_f32()))
-                    {
-                        *x = f32::from(*q as i8) * scale;
-                    }
-                }
+                KvType::F32 | KvType::Q8_0 => convert::f32_from_bytes(bytes, row),
+            }
+        }
+    }
+}
+
+/// Keys of bytes under scales.
+struct Keys<'a> {
+    plane: &'a [u8],
+    /// `[head_dim, BLOCK_LEN]`.
+    out: &'a mut [f32],
+}
+
+impl Kernel for Keys<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let head_dim = self.out.len() / BLOCK_LEN;
+        let (bytes, scales) = self.plane.split_at(head_dim.next_multiple_of(GROUP) * BLOCK_LEN);
+        let scales = scales.as_chunks::<2>().0.as_chunks::<LANES>().0;
+        let rows = self.out.as_chunks_mut::<LANES>().0.chunks_exact_mut(BLOCK_LEN / LANES);
+        let bytes = bytes.as_chunks::<LANES>().0.chunks_exact(BLOCK_LEN / LANES);
+        for (d, (row, bytes)) in rows.zip(bytes).enumerate() {
+            let scales = &scales[d / GROUP * (BLOCK_LEN / LANES)..];
+            for ((out, bytes), scales) in row.iter_mut().zip(bytes).zip(scales) {
+                let numbers = s.load_i8(&bytes.map(|byte| byte as i8));
+                s.store(s.mul(numbers, s.load_f16(&scales.map(u16::from_le_bytes))), out);
+            }
+        }
+    }
+}
+
+/// Values of bytes under scales.
+struct Values<'a> {
+    plane: &'a [u8],
+    head_dim: usize,
+    /// One token every so many numbers, in whole vectors.
+    out: &'a mut [f32],
+}
+
+impl Kernel for Values<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (groups, stride) = (self.head_dim.div_ceil(GROUP), self.out.len() / BLOCK_LEN);
+        let (bytes, scales) = self.plane.split_at(groups * GROUP * BLOCK_LEN);
+        let rows = self.out.chunks_exact_mut(stride).zip(bytes.chunks_exact(groups * GROUP));
+        for ((row, bytes), scales) in rows.zip(scales.as_chunks::<2>().0.chunks_exact(groups)) {
+            let vectors = row.as_chunks_mut::<LANES>().0.iter_mut().zip(bytes.as_chunks::<LANES>().0);
+            for (n, (out, bytes)) in vectors.enumerate() {
+                let scale = u16::from_le_bytes(scales[n * LANES / GROUP]);
+                let numbers = s.load_i8(&bytes.map(|byte| byte as i8));
+                s.store(s.mul(numbers, s.load_f16(&[scale; LANES])), out);
             }
         }
     }

@@ -46,8 +46,10 @@ impl<C: Cells> Kernel for Step<'_, C> {
         let mut first = 0;
         while first < self.lines.len() {
             let left = self.lines.len() - first;
-            first += if S::REGISTERS >= 32 && left >= 6 {
+            first += if S::REGISTERS >= 8 && left >= 6 {
                 self.strip::<S, 6>(s, first)
+            } else if S::REGISTERS >= 8 && left >= 4 {
+                self.strip::<S, 4>(s, first)
             } else if S::REGISTERS >= 8 && left >= 3 {
                 self.strip::<S, 3>(s, first)
             } else if left >= 2 {
@@ -73,15 +75,12 @@ impl<C: Cells> Step<'_, C> {
         }
         // SAFETY: each query has `head_dim` numbers, and the keys as many rows of a block.
         let mut scores = unsafe { scores::<S, C, L>(s, queries, self.cells, head_dim) };
-        let mut weights = [[0.0; BLOCK_LEN]; L];
-        let mut rescale = [0.0; L];
         let scale = s.splat(self.spec.scale);
         let width = head_dim.next_multiple_of(LANES);
+        let (mut greatest, mut rescale) = ([0.0; L], [0.0; LANES]);
         for l in 0..L {
             let (lo, hi) = (lines[l].lo, lines[l].hi);
-            let state = &mut self.sums[lines[l].sums + width..][..2 * LANES];
-            let (total, greatest) = state.split_at_mut(LANES);
-            let before = greatest[0];
+            let before = self.sums[lines[l].sums + width + LANES];
             let mut most = s.splat(before);
             for v in 0..VECTORS {
                 scores[l][v] = s.mul(scores[l][v], scale);
@@ -100,8 +99,19 @@ impl<C: Cells> Step<'_, C> {
                 // keeps `most` where a score is NaN, whose weight is NaN all the same
                 most = s.max(scores[l][v], most);
             }
-            let most = s.max_lane(most);
-            let shift = s.splat(-most);
+            greatest[l] = s.max_lane(most);
+            rescale[l] = before - greatest[l];
+        }
+        if L < 3 {
+            for l in 0..L {
+                rescale[l] = crate::math::exp(s, rescale[l]);
+            }
+        } else {
+            s.store(s.exp(s.load(&rescale)), &mut rescale);
+        }
+        let mut weights = [[0.0; BLOCK_LEN]; L];
+        for l in 0..L {
+            let shift = s.splat(-greatest[l]);
             let mut sum = s.splat(0.0);
             let out = weights[l].as_chunks_mut::<LANES>().0;
             for v in 0..VECTORS {
@@ -109,11 +119,10 @@ impl<C: Cells> Step<'_, C> {
                 sum = s.add(sum, weight);
                 s.store(weight, &mut out[v]);
             }
-            let factor = crate::math::exp(s, before - most);
-            rescale[l] = factor;
-            greatest[0] = most;
-            if let Ok(total) = <&mut [f32; LANES]>::try_from(total) {
-                s.store(s.mul_add(s.load(total), s.splat(factor), sum), total);
+            let state = self.sums[lines[l].sums + width..].as_chunks_mut::<LANES>().0;
+            if let [total, most, ..] = state {
+                most[0] = greatest[l];
+                s.store(s.mul_add(s.load(total), s.splat(rescale[l]), sum), total);
             }
         }
         self.add_values::<S, L>(s, &lines, &rescale, &weights);
@@ -127,7 +136,7 @@ impl<C: Cells> Step<'_, C> {
         &mut self,
         s: S,
         lines: &[Line; L],
-        rescale: &[f32; L],
+        rescale: &[f32; LANES],
         weights: &[[f32; BLOCK_LEN]; L],
     ) {
         let vectors = self.spec.layout.head_dim.div_ceil(LANES);
@@ -145,7 +154,8 @@ impl<C: Cells> Step<'_, C> {
         }
         hi = hi.max(lo);
         let values = self.cells;
-        let mut factors = *rescale;
+        let mut factors = [1.0; L];
+        factors.copy_from_slice(&rescale[..L]);
         // SAFETY: sums and values have `vectors` vectors a line and slot, weights a number a slot.
         unsafe {
             if least < lo {
@@ -172,6 +182,7 @@ impl<C: Cells> Step<'_, C> {
 /// # Safety
 /// The queries have `head_dim` numbers, the keys as many rows of a block.
 #[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "lines and vectors at once")]
 unsafe fn scores<S: Simd, C: Cells, const L: usize>(
     s: S,
     queries: [*const f32; L],
@@ -182,30 +193,51 @@ unsafe fn scores<S: Simd, C: Cells, const L: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         if S::REGISTERS >= 32 || L == 1 {
-            some_scores::<S, C, L, VECTORS>(s, queries, cells, head_dim, 0, &mut scores);
+            let [even, odd] = sums::<S, C, L, VECTORS>(s, queries, cells, head_dim, 0);
+            for l in 0..L {
+                for n in 0..VECTORS {
+                    scores[l][n] = s.add(even[l][n], odd[l][n]);
+                }
+            }
+        } else if L <= 3 {
+            for n in 0..VECTORS {
+                let [even, odd] = sums::<S, C, L, 1>(s, queries, cells, head_dim, n);
+                for l in 0..L {
+                    scores[l][n] = s.add(even[l][0], odd[l][0]);
+                }
+            }
         } else {
-            for first in 0..VECTORS {
-                some_scores::<S, C, L, 1>(s, queries, cells, head_dim, first, &mut scores);
+            // the registers hold one of the two at a time
+            for n in 0..VECTORS {
+                let even = sums_of_every_other::<S, C, L>(s, queries, cells, (0, head_dim), n);
+                for l in 0..L {
+                    scores[l][n] = even[l];
+                }
+            }
+            for n in 0..VECTORS {
+                let odd = sums_of_every_other::<S, C, L>(s, queries, cells, (1, head_dim), n);
+                for l in 0..L {
+                    scores[l][n] = s.add(scores[l][n], odd[l]);
+                }
             }
         }
     }
     scores
 }
 
-/// [`scores`] of `N` vectors of tokens from vector `first` on.
+/// The sums of even and of odd coordinates, of `N` vectors of tokens from vector `first` on.
 ///
 /// # Safety
-/// As there.
+/// As [`scores`].
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "lines and vectors at once")]
-unsafe fn some_scores<S: Simd, C: Cells, const L: usize, const N: usize>(
+unsafe fn sums<S: Simd, C: Cells, const L: usize, const N: usize>(
     s: S,
     queries: [*const f32; L],
     cells: C,
     head_dim: usize,
     first: usize,
-    scores: &mut [[S::V; VECTORS]; L],
-) {
+) -> [[[S::V; N]; L]; 2] {
     let mut even = [[s.splat(0.0); N]; L];
     let mut odd = [[s.splat(0.0); N]; L];
     let mut group = 0;
@@ -247,11 +279,42 @@ unsafe fn some_scores<S: Simd, C: Cells, const L: usize, const N: usize>(
         }
         group += 1;
     }
-    for l in 0..L {
-        for n in 0..N {
-            scores[l][first + n] = s.add(even[l][n], odd[l][n]);
+    [even, odd]
+}
+
+/// The sums of every other coordinate from `parity` to before `head_dim`, of vector `n` of tokens.
+///
+/// # Safety
+/// As [`scores`].
+#[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "lines at once")]
+unsafe fn sums_of_every_other<S: Simd, C: Cells, const L: usize>(
+    s: S,
+    queries: [*const f32; L],
+    cells: C,
+    (parity, head_dim): (usize, usize),
+    n: usize,
+) -> [S::V; L] {
+    let mut sums = [s.splat(0.0); L];
+    let mut group = 0;
+    while group * GROUP < head_dim {
+        // SAFETY: the caller's promise.
+        let scales = unsafe { cells.key_scales(s, group, n) };
+        let end = head_dim.min((group + 1) * GROUP);
+        let mut d = group * GROUP + parity;
+        while d < end {
+            // SAFETY: as above.
+            let key = unsafe { cells.keys(s, d, n, scales) };
+            for l in 0..L {
+                // SAFETY: as above.
+                let q = s.splat(unsafe { *queries[l].add(d) });
+                sums[l] = s.mul_add(q, key, sums[l]);
+            }
+            d += 2;
         }
+        group += 1;
     }
+    sums
 }
 
 /// `sums = sums * factors + weights * values` for `L` lines, over the slots from the first of `slots` to

@@ -127,10 +127,15 @@ impl Constraints {
                 matcher.compute_mask_or_eos()?;
                 Ok(matcher)
             }));
-            let matcher = read.map_err(|error| Error::invalid(name, said(&error.to_string())))?;
+            let is_gbnf = matches!(&constraint, Constraint::Grammar(text) if text.contains("::="));
+            let fault = |error: &str| {
+                let hint = if is_gbnf { ". Rules are `name: ...` as Lark has them, not GBNF's" } else { "" };
+                Error::invalid(name, said(error) + hint)
+            };
+            let matcher = read.map_err(|error| fault(&error.to_string()))?;
             match matcher.get_error() {
                 None => Ok(matcher),
-                Some(error) => Err(Error::invalid(name, said(&error))),
+                Some(error) => Err(fault(&error)),
             }
         };
         let reader = reader
@@ -306,6 +311,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn another_notation_is_named() {
+        let form = Constraint::Grammar("root ::= [ab]{4}".into());
+        let error = constraints().guides(&form, 1).map(|_| ()).expect_err("no Lark");
+        assert!(matches!(&error, Error::InvalidRequest { name, .. } if name == "grammar"), "{error}");
+        assert!(error.to_string().contains("not GBNF's"), "{error}");
     }
 
     #[test]

@@ -154,20 +154,19 @@ class Normaliser:
 
     def __init__(self, settings: Settings, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         factor = settings.number("rescale_factor", 1 / 255) if settings.flag("do_rescale", True) else 1.0
-        self._factor = np.float32(factor)
+        means, stds = np.zeros(3, np.float32), np.ones(3, np.float32)
         if settings.flag("do_normalize", True):
-            self._mean = settings.triple("image_mean", mean)
-            self._std = settings.triple("image_std", std)
-        else:
-            self._mean, self._std = np.zeros(3, np.float32), np.ones(3, np.float32)
-        if not self._std.all():
-            raise _damaged("image_std", self._std.tolist())
+            means, stds = settings.triple("image_mean", mean), settings.triple("image_std", std)
+        if not stds.all():
+            raise _damaged("image_std", stds.tolist())
+        # what each byte becomes in each channel
+        values = np.arange(256, dtype=np.float32) * np.float32(factor)
+        self._table = ((values[None] - means[:, None]) / stds[:, None]).astype(np.float32)
 
     def __call__(self, image: Image.Image) -> npt.NDArray[np.float32]:
         """`image` as float32 of shape `(3, height, width)`."""
-        pixels = np.asarray(image, dtype=np.float32) * self._factor
-        pixels = (pixels - self._mean) / self._std
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        pixels = np.asarray(image)
+        return np.stack([table.take(pixels[:, :, i]) for i, table in enumerate(self._table)])
 
 
 def no_video() -> Exception:

@@ -172,8 +172,16 @@ pub fn attend<'p>(
     let len = tile.ends.len() * spec.group * spec.partial_len();
     let Scratch { keys, values, partial, total, lines } = scratch;
     let (partial, total) = (&mut flat(partial)[..len], &mut flat(total)[..len]);
-    begin(spec, tile.sinks, total);
-    for part in parts(tile.visible(spec.window)) {
+    let mut rest = parts(tile.visible(spec.window));
+    if tile.sinks.is_none()
+        && let Some(first) = rest.next()
+    {
+        // what is joined to nothing is itself
+        sum_part(isa, spec, tile, &first, &planes, total, [flat(keys), flat(values)], lines);
+    } else {
+        begin(spec, tile.sinks, total);
+    }
+    for part in rest {
         sum_part(isa, spec, tile, &part, &planes, partial, [flat(keys), flat(values)], lines);
         isa.run(Join { spec, total, partial });
     }

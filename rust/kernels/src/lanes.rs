@@ -256,7 +256,9 @@ impl<E: Element> Kernel for Tiles<'_, '_, E> {
                 left @ MANY.. if S::REGISTERS >= 32 => self.many::<S, TILES>(s, row, left.min(ROWS)),
                 left @ MANY.. => self.many::<S, 1>(s, row, left.min(ROWS)),
                 6.. if S::REGISTERS >= 8 => self.few::<S, 6>(s, row),
-                4.. if S::REGISTERS >= 8 => self.few::<S, 4>(s, row),
+                5 if S::REGISTERS >= 8 => self.few::<S, 5>(s, row),
+                4 if S::REGISTERS >= 8 => self.few::<S, 4>(s, row),
+                3 if S::REGISTERS >= 8 => self.few::<S, 3>(s, row),
                 2.. => self.few::<S, 2>(s, row),
                 _ => self.few::<S, 1>(s, row),
             };
@@ -299,7 +301,9 @@ impl<E: Element> Tiles<'_, '_, E> {
                 let rest = &mut sums[i..];
                 i += match rest.len() {
                     6.. if S::REGISTERS >= 8 => self.add_run::<S, 6, T>(s, row + i, tile, run, rest),
-                    4.. if S::REGISTERS >= 8 => self.add_run::<S, 4, T>(s, row + i, tile, run, rest),
+                    5 if S::REGISTERS >= 8 => self.add_run::<S, 5, T>(s, row + i, tile, run, rest),
+                    4 if S::REGISTERS >= 8 => self.add_run::<S, 4, T>(s, row + i, tile, run, rest),
+                    3 if S::REGISTERS >= 8 => self.add_run::<S, 3, T>(s, row + i, tile, run, rest),
                     2.. => self.add_run::<S, 2, T>(s, row + i, tile, run, rest),
                     _ => self.add_run::<S, 1, T>(s, row + i, tile, run, rest),
                 };

@@ -50,7 +50,7 @@ impl PlaneLayout {
     /// # Panics
     /// Where a slice is too short.
     pub fn write_key(&self, isa: Isa, plane: &mut [u8], slot: usize, key: &[f32]) {
-        self.write(isa, plane, key, |d| d * BLOCK_LEN + slot, |group, _| group * BLOCK_LEN + slot);
+        self.write(isa, plane, key, (slot, BLOCK_LEN), (slot, BLOCK_LEN));
     }
 
     /// Writes the value of the token at `slot` of the block.
@@ -58,45 +58,39 @@ impl PlaneLayout {
     /// # Panics
     /// Where a slice is too short.
     pub fn write_value(&self, isa: Isa, plane: &mut [u8], slot: usize, value: &[f32]) {
-        let width =
-            if self.ty == KvType::Q8_0 { self.head_dim.next_multiple_of(GROUP) } else { self.head_dim };
-        self.write(isa, plane, value, |d| slot * width + d, |group, groups| slot * groups + group);
+        let groups = self.head_dim.div_ceil(GROUP);
+        let width = if self.ty == KvType::Q8_0 { groups * GROUP } else { self.head_dim };
+        self.write(isa, plane, value, (slot * width, 1), (slot * groups, 1));
     }
 
-    /// Writes a vector: coordinate `d` at element `place(d)`, the scale of a group at `scale(group,
-    /// groups)`.
+    /// Writes a vector, and the scales of its groups: each from the first place on, one every so many.
     #[inline(always)]
     fn write(
         &self,
         isa: Isa,
         plane: &mut [u8],
         vector: &[f32],
-        place: impl Fn(usize) -> usize,
-        scale: impl Fn(usize, usize) -> usize,
+        (first, step): (usize, usize),
+        (first_scale, scale_step): (usize, usize),
     ) {
         let vector = &vector[..self.head_dim];
         match self.ty {
             KvType::F32 => {
-                let plane = plane.as_chunks_mut::<4>().0;
-                for (d, x) in vector.iter().enumerate() {
-                    plane[place(d)] = x.to_le_bytes();
-                }
+                let places = plane.as_chunks_mut::<4>().0[first..].iter_mut().step_by(step);
+                places.zip(vector).for_each(|(to, x)| *to = x.to_le_bytes());
             }
             KvType::F16 => {
                 let plane = plane.as_chunks_mut::<2>().0;
                 let mut halves = [0; 64];
                 for (i, vector) in vector.chunks(64).enumerate() {
                     convert::f32_to_f16_bits(isa, vector, &mut halves);
-                    for (d, half) in halves[..vector.len()].iter().enumerate() {
-                        plane[place(i * 64 + d)] = half.to_le_bytes();
-                    }
+                    let places = plane[first + i * 64 * step..].iter_mut().step_by(step);
+                    places.zip(&halves[..vector.len()]).for_each(|(to, half)| *to = half.to_le_bytes());
                 }
             }
             KvType::BF16 => {
-                let plane = plane.as_chunks_mut::<2>().0;
-                for (d, x) in vector.iter().enumerate() {
-                    plane[place(d)] = bf16::from_f32(*x).to_le_bytes();
-                }
+                let places = plane.as_chunks_mut::<2>().0[first..].iter_mut().step_by(step);
+                places.zip(vector).for_each(|(to, x)| *to = bf16::from_f32(*x).to_le_bytes());
             }
             KvType::Q8_0 => {
                 let groups = self.head_dim.div_ceil(GROUP);
@@ -107,13 +101,12 @@ impl PlaneLayout {
                         // `max` would pass over NaN
                         if x.is_nan() || most.is_nan() { f32::NAN } else { most.max(x.abs()) }
                     });
-                    let step = f16::from_f32(most / 127.0);
-                    scales[scale(group, groups)] = step.to_le_bytes();
+                    let scale = f16::from_f32(most / 127.0);
+                    scales[first_scale + group * scale_step] = scale.to_le_bytes();
                     let inverse = if most > 0.0 { 127.0 / most } else { 0.0 };
-                    for i in 0..GROUP {
-                        let x = numbers.get(i).map_or(0.0, |x| (x * inverse).round());
-                        bytes[place(group * GROUP + i)] = x as i8 as u8;
-                    }
+                    let numbers = numbers.iter().copied().chain(std::iter::repeat(0.0)).take(GROUP);
+                    let places = bytes[first + group * GROUP * step..].iter_mut().step_by(step);
+                    places.zip(numbers).for_each(|(to, x)| *to = (x * inverse).round() as i8 as u8);
                 }
             }
         }

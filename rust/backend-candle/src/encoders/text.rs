@@ -11,8 +11,9 @@ use crate::device;
 use crate::fault::Place;
 use crate::threads::Threads;
 
-/// Rows that are computed at a time.
-const MAX_ROWS: usize = 4096;
+/// Rows that are computed at a time: enough for every product to be a large one, few enough that what passes
+/// from one phase to the next stays in a processor's cache.
+const MAX_ROWS: usize = 1024;
 
 /// An encoder of texts on a device that Candle drives.
 #[derive(Debug)]

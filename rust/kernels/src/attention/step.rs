@@ -417,6 +417,11 @@ impl Kernel for Join<'_> {
                 // a row that sees nothing of this part
                 continue;
             }
+            if greatest[0] == f32::NEG_INFINITY && s.sum(s.load(&total[total.len() - 1])) == 0.0 {
+                total.copy_from_slice(&partial[..total.len()]);
+                greatest[0] = most_of_part;
+                continue;
+            }
             let most = if most_of_part > greatest[0] { most_of_part } else { greatest[0] };
             let old = s.splat(crate::math::exp(s, greatest[0] - most));
             let new = s.splat(crate::math::exp(s, most_of_part - most));

@@ -105,18 +105,7 @@ pub(super) fn top_p(candidates: &mut Candidates, p: f32) {
     }
     let max = max_logit(candidates);
     let bound = (f64::from(p) - SLACK) * total(candidates, max);
-    let (mut reached, mut seen) = (0.0, 0);
-    let cut = candidates.grow_until(|head| {
-        for c in &head[seen..] {
-            reached += weight(c, max);
-            seen += 1;
-            if reached >= bound {
-                return Some(seen);
-            }
-        }
-        None
-    });
-    candidates.truncate(cut);
+    cut_at(candidates, max, bound);
 }
 
 /// Heads that are looked at before all candidates are.
@@ -145,9 +134,10 @@ impl Scale {
 }
 
 /// Fills `candidates`, which have looked at `logits`, with the fewest whose probabilities reach `p`. False
-/// where a head of them turns out to be too little, and nothing is decided.
+/// where the row is too short to look at in part, and nothing is decided.
 pub(super) fn top_p_of(candidates: &mut Candidates, logits: &[f32], scale: Scale, p: f32) -> bool {
-    let bound = (f64::from(p) - SLACK) * scan::sum_exp(logits, scale.max, scale.slope());
+    let sum = scan::sum_exp(logits, scale.max, scale.slope());
+    let bound = (f64::from(p) - SLACK) * sum;
     for num_heads in HEADS {
         if !candidates.fill_highest(logits, num_heads) {
             return false;
@@ -163,7 +153,28 @@ pub(super) fn top_p_of(candidates: &mut Candidates, logits: &[f32], scale: Scale
             return true;
         }
     }
-    false
+    // all together, what weighs less than this is no more than may be left out
+    let least = (f64::from(1.0 - p) * sum / logits.len() as f64).ln() as f32 - 0.01;
+    candidates.fill_above(logits, scale.max + least * scale.temperature);
+    candidates.scale(scale.max, scale.temperature);
+    cut_at(candidates, scale.top(), bound);
+    true
+}
+
+/// Keeps the fewest whose weights, beside that of `max`, reach `bound`.
+fn cut_at(candidates: &mut Candidates, max: f32, bound: f64) {
+    let (mut reached, mut seen) = (0.0, 0);
+    let cut = candidates.grow_until(|head| {
+        for c in &head[seen..] {
+            reached += weight(c, max);
+            seen += 1;
+            if reached >= bound {
+                return Some(seen);
+            }
+        }
+        None
+    });
+    candidates.truncate(cut);
 }
 
 /// Fills `candidates`, which have looked at `logits`, with all but those that [`min_p`] would drop by far.
@@ -344,6 +355,37 @@ mod tests {
                 .collect();
             let is_close = |i: usize| (-q[i].log2() - f64::from(mu)).abs() < 1e-5;
             prop_assert!(agree(&kept(&ours), &want, is_close));
+        }
+
+        /// A row of which a part is looked at keeps what the whole of it would, however many that are.
+        #[test]
+        fn top_p_of_a_long_row_is_that_of_all(
+            seed in any::<u32>(),
+            width in 0.5f32..20.0,
+            temperature in prop::sample::select(vec![0.5f32, 1.0, 1.7]),
+            p in 0.01f32..0.999,
+        ) {
+            let hash = |i: u32| (i.wrapping_mul(2_654_435_761) ^ seed).wrapping_mul(2_246_822_519) >> 8;
+            let logits: Vec<f32> = (0..40_000).map(|i| hash(i) as f32 / 16_777_216.0 * width).collect();
+            let mut ours = Candidates::default();
+            let (max, _) = ours.look(&logits);
+            let is_decided = top_p_of(&mut ours, &logits, Scale { max, temperature }, p);
+            prop_assert!(is_decided);
+            let scaled: Vec<f32> = logits.iter().map(|l| (l - max) / temperature).collect();
+            let q = shares(&scaled);
+            let mut want = falling(&scaled);
+            let mut reached = 0.0;
+            let cut = want.iter().position(|&i| {
+                reached += q[i];
+                reached >= f64::from(p)
+            });
+            want.truncate(cut.map_or(want.len(), |cut| cut + 1));
+            let want: Vec<u32> = want.iter().map(|&i| i as u32).collect();
+            // equals of the last may stand for it
+            let last = scaled[want[want.len() - 1] as usize];
+            let rounding = 1 + (4e-6 / q[want[want.len() - 1] as usize]) as usize;
+            prop_assert!(kept(&ours).len().abs_diff(want.len()) <= rounding);
+            prop_assert!(agree(&kept(&ours), &want, |i| (scaled[i] - last).abs() < 1e-2));
         }
 
         /// Whatever the stages and their order of magnitude, a draw has something to be made from.

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Time AlloyForge and faster-whisper on the same clips and models, in turn, or compare what they write.
 
-usage: speech.py speed|text [--peer PYTHON] [--model whisper-tiny.en] [--threads 2] [--rounds 3] [--clips DIR]
+usage: speech.py speed|text|errors [--peer PYTHON] [--model whisper-tiny.en] [--threads 2] [--rounds 3]
+                 [--clips DIR]
 
 espeak-ng speaks the clips. PYTHON is an interpreter with faster-whisper in it; the model is one of the
 catalogue's, which both read. Every run is a process of its own, which loads the model, works once to warm
@@ -9,7 +10,9 @@ up, and then tells the median of its rounds; engines take turns. Both decode at 
 
 `speed` prints seconds and real-time factors of a short clip, greedily and with five beams, and of a long
 one whose windows are batched, with the peak of each process's memory. `text` prints, for each clip, how
-many words differ, by how much the segments' times do, and the language found.
+many words differ, by how much the segments' times do, and the language found. `errors` lets both hear
+each sentence by itself, in several voices and paces, in f32 and in int8, and counts what they get wrong of
+what was said: in a long clip one such word can lead to a whole window of others.
 """
 
 from __future__ import annotations
@@ -53,19 +56,19 @@ SENTENCES = {
 VOICES = {"en": "en-us", "de": "de", "es": "es"}
 
 
-def spoken(text: str, voice: str, folder: pathlib.Path) -> tuple[bytes, int]:
-    """What espeak-ng says: 16-bit samples, and how many a second."""
+def spoken(text: str, voice: str, folder: pathlib.Path, pace: int) -> tuple[bytes, int]:
+    """What espeak-ng says, so many words a minute: 16-bit samples, and how many a second."""
     path = folder / "said.wav"
-    subprocess.run(["espeak-ng", "-v", voice, "-s", "145", "-w", str(path), text], check=True)
+    subprocess.run(["espeak-ng", "-v", voice, "-s", str(pace), "-w", str(path), text], check=True)
     with wave.open(str(path)) as file:
         return file.readframes(file.getnframes()), file.getframerate()
 
 
-def clip(path: pathlib.Path, sentences: list[str], voice: str, pauses: list[float]) -> None:
+def clip(path: pathlib.Path, sentences: list[str], voice: str, pauses: list[float], pace: int = 145) -> None:
     """Writes the sentences with silence behind each."""
     parts, rate = [], 0
     for sentence, pause in zip(sentences, pauses, strict=True):
-        samples, rate = spoken(sentence, voice, path.parent)
+        samples, rate = spoken(sentence, voice, path.parent, pace)
         parts += [samples, bytes(2 * int(pause * rate))]
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
@@ -136,9 +139,9 @@ def work(job: dict[str, Any]) -> None:
         quantize = "q8_0" if job["type"] == "int8" else None
         session = af.Session(job["model"], threads=job["threads"], quantize=quantize, device="cpu")
 
-        def transcribe() -> tuple[str, list[tuple[float, float, str]]]:
+        def transcribe(clip: str) -> tuple[str, list[tuple[float, float, str]]]:
             found = session.transcribe(
-                job["clip"], beam_size=beams, batch_size=batch, language=language, temperature=0.0
+                clip, beam_size=beams, batch_size=batch, language=language, temperature=0.0
             )
             return found.language, [(s.start, s.end, s.text) for s in found.segments]
     else:
@@ -147,21 +150,19 @@ def work(job: dict[str, Any]) -> None:
         model = WhisperModel(job["model"], device="cpu", compute_type=job["type"], cpu_threads=job["threads"])
         pipeline = BatchedInferencePipeline(model=model)
 
-        def transcribe() -> tuple[str, list[tuple[float, float, str]]]:
+        def transcribe(clip: str) -> tuple[str, list[tuple[float, float, str]]]:
             options: dict[str, Any] = {"beam_size": beams, "language": language, "temperature": 0.0}
             if batch > 1:
-                parts, info = pipeline.transcribe(
-                    job["clip"], batch_size=batch, without_timestamps=False, **options
-                )
+                parts, info = pipeline.transcribe(clip, batch_size=batch, without_timestamps=False, **options)
             else:
-                parts, info = model.transcribe(job["clip"], **options)
+                parts, info = model.transcribe(clip, **options)
             return info.language, [(s.start, s.end, s.text) for s in parts]
 
     spent = []
     found: Any = None
     for _ in range(job["rounds"] + job["warm"]):
         start = time.perf_counter()
-        found = transcribe()
+        found = [transcribe(clip) for clip in job["clips"]]
         spent.append(time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"seconds": spent[job["warm"] :], "peak": peak, "found": found}))
@@ -204,7 +205,7 @@ def speed(arguments: argparse.Namespace, model: str, clips: dict[str, pathlib.Pa
             continue
         path = clips[which]
         for kind in arguments.types.split(","):
-            job = {"model": model, "clip": str(path), "beams": beams, "batch": batch, "type": kind}
+            job = {"model": model, "clips": [str(path)], "beams": beams, "batch": batch, "type": kind}
             job |= {"language": "en", "threads": arguments.threads, "warm": 1}
             job["rounds"] = arguments.rounds if which == "short" else 1
             ours = run(arguments, {**job, "engine": "alloyforge"})
@@ -229,9 +230,9 @@ def text(arguments: argparse.Namespace, model: str, clips: dict[str, pathlib.Pat
             ("faster-whisper", "float32"),
             ("alloyforge", "int8"),
         ):
-            job = {"model": model, "clip": str(path), "beams": arguments.beams, "batch": 1, "type": kind}
+            job = {"model": model, "clips": [str(path)], "beams": arguments.beams, "batch": 1, "type": kind}
             job |= {"language": None, "threads": arguments.threads, "rounds": 1, "warm": 0, "engine": engine}
-            found[engine, kind] = run(arguments, job)["found"]
+            (found[engine, kind],) = run(arguments, job)["found"]
         (language, ours), (their_language, theirs) = (
             found["alloyforge", "float32"],
             found["faster-whisper", "float32"],
@@ -256,6 +257,28 @@ def text(arguments: argparse.Namespace, model: str, clips: dict[str, pathlib.Pat
                 print(f"    {s[0]:7.2f} {s[1]:7.2f}   {t[0]:7.2f} {t[1]:7.2f}  {s[2]}")
 
 
+def errors(arguments: argparse.Namespace, model: str, folder: pathlib.Path) -> None:
+    said: list[list[str]] = []
+    clips: list[pathlib.Path] = []
+    for sentence in SENTENCES["en"]:
+        for voice in ("en-us", "en-gb", "en-us+f3", "en-gb+m2"):
+            for pace in (130, 145, 160):
+                said.append(words([(0.0, 0.0, sentence)]))
+                clips.append(folder / f"errors-{len(clips)}.wav")
+                if not clips[-1].exists():
+                    clip(clips[-1], [sentence], voice, [0.4], pace)
+    total = sum(map(len, said))
+    for engine in ("alloyforge", "faster-whisper"):
+        for kind in arguments.types.split(","):
+            job = {"model": model, "clips": [str(clip) for clip in clips], "beams": arguments.beams}
+            job |= {"batch": 1, "type": kind, "language": "en", "threads": arguments.threads}
+            found = run(arguments, {**job, "rounds": 1, "warm": 0, "engine": engine})["found"]
+            heard = [words(segments) for _, segments in found]
+            wrong = sum(differences(a, b) for a, b in zip(heard, said, strict=True))
+            share = 100 * wrong / total
+            print(f"{engine:14} {kind:7} {wrong} of {total} words wrong, {share:.2f} %", flush=True)
+
+
 def main() -> None:
     if sys.argv[1:2] == ["work"]:
         work(json.loads(sys.argv[2]))
@@ -263,7 +286,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["speed", "text"])
+    parser.add_argument("what", choices=["speed", "text", "errors"])
     parser.add_argument("--peer", default=sys.executable)
     parser.add_argument("--model", default="whisper-tiny.en")
     parser.add_argument("--threads", type=int, default=2)
@@ -280,7 +303,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clips = make_clips(arguments.clips or pathlib.Path(folder))
         arguments.peer_model = peer_folder(pathlib.Path(model), pathlib.Path(folder))
-        {"speed": speed, "text": text}[arguments.what](arguments, model, clips)
+        if arguments.what == "errors":
+            errors(arguments, model, arguments.clips or pathlib.Path(folder))
+        else:
+            {"speed": speed, "text": text}[arguments.what](arguments, model, clips)
 
 
 if __name__ == "__main__":

@@ -32,12 +32,14 @@ def test_the_same_answers(session: af.Session) -> None:
 
 def test_a_thousand_that_wait(tiny_path: pathlib.Path) -> None:
     """They take no thread, and memory for little more than their tokens."""
+    # so long that most wait still when the last has come
+    long = {**NOISE, "max_tokens": 100}
     with af.Session(tiny_path, threads=1, max_batch=2) as session:
         session.generate(PROMPT, **NOISE)
         threads, memory = num_threads(), resident()
 
         async def main() -> tuple[int, int, int]:
-            tasks = [asyncio.create_task(session.agenerate(PROMPT * 5, **NOISE)) for _ in range(1000)]
+            tasks = [asyncio.create_task(session.agenerate(PROMPT * 5, **long)) for _ in range(1000)]
             await asyncio.sleep(0)
             waiting, during = session.stats().waiting, num_threads()
             grown = resident() - memory

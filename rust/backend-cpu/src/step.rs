@@ -84,8 +84,9 @@ impl Step {
             return Err(wrong(format!("logit rows {:?} of {}", batch.logit_rows, self.num_rows)));
         }
         self.logit_rows.extend_from_slice(&batch.logit_rows);
+        let tile_rows = tile_rows(spec.max_group());
         for (i, sequence) in batch.sequences.iter().enumerate() {
-            self.push(spec, cache, i, sequence)?;
+            self.push(spec, cache, i, sequence, tile_rows)?;
         }
         self.set_cross(spec, num_slots, batch)?;
         if self.ends.len() != self.num_rows {
@@ -113,8 +114,15 @@ impl Step {
         self.num_rows = 0;
     }
 
-    /// Adds one sequence.
-    fn push(&mut self, spec: &ModelSpec, cache: &Cache, index: usize, sequence: &SequenceStep) -> Result<()> {
+    /// Adds one sequence, in tiles of at most `tile_rows` rows.
+    fn push(
+        &mut self,
+        spec: &ModelSpec,
+        cache: &Cache,
+        index: usize,
+        sequence: &SequenceStep,
+        tile_rows: usize,
+    ) -> Result<()> {
         let wrong = |what: String| Err(wrong(format!("sequence {index}: {what}")));
         let &SequenceStep { num_rows, start, rope_len, .. } = sequence;
         let first = self.ends.len();
@@ -167,7 +175,7 @@ impl Step {
         }
         let rows = Rows { sequence: index, first, count: num_rows, start };
         self.runs.extend(rows.cut(|start| BLOCK_LEN - start % BLOCK_LEN));
-        self.tiles.extend(rows.cut(|_| tile_rows(spec.max_group())));
+        self.tiles.extend(rows.cut(|_| tile_rows));
         Ok(())
     }
 

@@ -105,7 +105,23 @@ pub(super) fn top_p(candidates: &mut Candidates, p: f32) {
     }
     let max = max_logit(candidates);
     let bound = (f64::from(p) - SLACK) * total(candidates, max);
-    cut_at(candidates, max, bound);
+    let cut = candidates.grow_until(reaching(max, bound));
+    candidates.truncate(cut);
+}
+
+/// How many of a head that grows from call to call have weights, beside that of `max`, that reach `bound`.
+fn reaching(max: f32, bound: f64) -> impl FnMut(&[Candidate]) -> Option<usize> {
+    let (mut reached, mut seen) = (0.0, 0);
+    move |head| {
+        for c in &head[seen..] {
+            reached += weight(c, max);
+            seen += 1;
+            if reached >= bound {
+                return Some(seen);
+            }
+        }
+        None
+    }
 }
 
 /// Heads that are looked at before all candidates are.
@@ -143,13 +159,8 @@ pub(super) fn top_p_of(candidates: &mut Candidates, logits: &[f32], scale: Scale
             return false;
         }
         candidates.scale(scale.max, scale.temperature);
-        let mut reached = 0.0;
-        let cut = candidates.head(num_heads).iter().position(|c| {
-            reached += weight(c, scale.top());
-            reached >= bound
-        });
-        if let Some(cut) = cut {
-            candidates.truncate(cut + 1);
+        if let Some(cut) = reaching(scale.top(), bound)(candidates.head(num_heads)) {
+            candidates.truncate(cut);
             return true;
         }
     }
@@ -157,24 +168,9 @@ pub(super) fn top_p_of(candidates: &mut Candidates, logits: &[f32], scale: Scale
     let least = (f64::from(1.0 - p) * sum / logits.len() as f64).ln() as f32 - 0.01;
     candidates.fill_above(logits, scale.max + least * scale.temperature);
     candidates.scale(scale.max, scale.temperature);
-    cut_at(candidates, scale.top(), bound);
-    true
-}
-
-/// Keeps the fewest whose weights, beside that of `max`, reach `bound`.
-fn cut_at(candidates: &mut Candidates, max: f32, bound: f64) {
-    let (mut reached, mut seen) = (0.0, 0);
-    let cut = candidates.grow_until(|head| {
-        for c in &head[seen..] {
-            reached += weight(c, max);
-            seen += 1;
-            if reached >= bound {
-                return Some(seen);
-            }
-        }
-        None
-    });
+    let cut = candidates.grow_until(reaching(scale.top(), bound));
     candidates.truncate(cut);
+    true
 }
 
 /// Fills `candidates`, which have looked at `logits`, with all but those that [`min_p`] would drop by far.

@@ -210,14 +210,9 @@ unsafe fn scores<S: Simd, C: Cells, const L: usize>(
             // the registers hold one of the two at a time
             for n in 0..VECTORS {
                 let even = sums_of_every_other::<S, C, L>(s, queries, cells, (0, head_dim), n);
-                for l in 0..L {
-                    scores[l][n] = even[l];
-                }
-            }
-            for n in 0..VECTORS {
                 let odd = sums_of_every_other::<S, C, L>(s, queries, cells, (1, head_dim), n);
                 for l in 0..L {
-                    scores[l][n] = s.add(scores[l][n], odd[l]);
+                    scores[l][n] = s.add(even[l], odd[l]);
                 }
             }
         }
